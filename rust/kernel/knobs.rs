@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The words that may be written to a knob. Anything else is refused, so that
+//! a typing error never does something else instead.
+
+/// What to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dump {
+    /// Reasons that were seen.
+    Seen,
+    /// Every reason there is.
+    All,
+}
+
+/// The word in a write: all of it but one newline, which `echo` adds.
+fn word(written: &[u8]) -> &[u8] {
+    written.strip_suffix(b"\n").unwrap_or(written)
+}
+
+/// Parses a write to `dump`: "1" or "all".
+pub fn dump(written: &[u8]) -> Option<Dump> {
+    match word(written) {
+        b"1" => Some(Dump::Seen),
+        b"all" => Some(Dump::All),
+        _ => None,
+    }
+}
+
+/// Parses a write to a knob that only does one thing: "1".
+pub fn trigger(written: &[u8]) -> Option<()> {
+    (word(written) == b"1").then_some(())
+}
+
+/// Parses a write to a switch: "0" or "1".
+pub fn switch(written: &[u8]) -> Option<bool> {
+    match word(written) {
+        b"0" => Some(false),
+        b"1" => Some(true),
+        _ => None,
+    }
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! kvmscope: KVM explains itself.
+//!
+//! The Rust half of `CONFIG_KVM_SCOPE`, linked into `kvm.ko`. KVM's C code
+//! calls in through the functions of [`ffi`]; everything else is logic that
+//! knows neither the kernel nor unsafe code, and is compiled a second time on
+//! the host for its tests (`Cargo.toml`):
+//!
+//! - [`reasons`]: which exit reasons there are, their names and their slots;
+//! - [`counters`]: the counters of one vCPU, and sums of them;
+//! - [`books`]: totals that survive the vCPUs they came from, and reset;
+//! - [`dump`]: the table that `echo 1 > /sys/kernel/kvmscope/dump` prints;
+//! - [`knobs`]: the words that may be written to a knob.
+
+pub mod books;
+pub mod counters;
+pub mod dump;
+#[cfg(CONFIG_KVM_SCOPE)]
+mod ffi;
+pub mod knobs;
+pub mod reasons;
+
+/// What `pr_info!` puts before each record; `module!` would have made this.
+#[cfg(CONFIG_KVM_SCOPE)]
+const __LOG_PREFIX: &[u8] = b"kvmscope\0";
