@@ -1,0 +1,61 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Sourced by every script: where things are, how to speak, how to fail.
+
+# The project, as a physical path: it is bound at the same path in the toolchain root.
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# Downloads and the toolchain root; clones share it.
+cache=$(realpath -m "${KVMSCOPE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/kvmscope}")
+# shellcheck disable=SC2034 # for those who source this
+build=$top/build
+export KVMSCOPE_CACHE=$cache
+
+me=${0##*/}
+# Elapsed time counts from the outermost script.
+export KVMSCOPE_START=${KVMSCOPE_START:-$(date +%s)}
+
+# say TEXT: announce a stage, on stderr so that a script's output stays its own.
+say() {
+	local s=$(($(date +%s) - KVMSCOPE_START)) on='' off=''
+	if [ -t 2 ]; then on=$'\e[1m' off=$'\e[0m'; fi
+	printf '%s[%2d:%02d] %s%s\n' "$on" $((s / 60)) $((s % 60)) "$*" "$off" >&2
+}
+
+# die [-STATUS] TEXT: one line saying what is wrong and what to do.
+die() {
+	local status=1
+	case $1 in -[0-9]*) status=${1#-}; shift ;; esac
+	printf '%s: %s\n' "$me" "$*" >&2
+	exit "$status"
+}
+
+# need_space DIR MIB WHAT: said before the work starts, not half way through it.
+need_space() {
+	local dir=$1 free
+	while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
+	free=$(df -Pm "$dir" | awk 'NR == 2 { print $4 }')
+	[ "$free" -ge "$2" ] ||
+		die "$3 needs $2 MiB in $1, and only $free are free: make room there, or set ${4:-KVMSCOPE_CACHE} to a larger disk"
+}
+
+# lock NAME: one builder at a time. Held until this process and its children end.
+lock() {
+	mkdir -p "$cache/lock" || die "cannot write to $cache: set KVMSCOPE_CACHE to a directory that you can write to"
+	# A script that holds it may call another that asks for it.
+	case " ${KVMSCOPE_LOCKS-} " in *" $1 "*) return ;; esac
+	local fd
+	exec {fd}>>"$cache/lock/$1"
+	flock -n "$fd" || { say "waiting: another process holds the lock $1"; flock "$fd"; }
+	export KVMSCOPE_LOCKS="${KVMSCOPE_LOCKS-} $1"
+}
+
+# The lock's name for what lives in build/: each clone has its own.
+build_lock() { lock "build-$(printf %s "$top" | sha256sum | cut -c1-12)"; }
+
+# in_toolchain "$@": run the rest of the calling script with the toolchain.
+in_toolchain() {
+	if [ -z "${KVMSCOPE_ENTERED-}" ]; then exec "$top/scripts/enter" "$(realpath "$0")" "$@"; fi
+}
+
+# usage: the comment at the head of the calling script.
+usage() { sed -n '3,/^[^#]/{s/^# \{0,1\}//p}' "$0"; }
