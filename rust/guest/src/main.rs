@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Small VMMs whose guests do something known, to hold kvmscope's numbers
+//! against. One subcommand per behaviour; what a guest did is printed as words
+//! and numbers on one line, for scripts to read.
+
+mod code;
+mod cost;
+mod exits;
+mod race;
+mod refused;
+mod storm;
+mod vm;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(version, about = "Run guests that do something known")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Exits(exits::Args),
+    Storm(storm::Args),
+    Race(race::Args),
+    Refused(refused::Args),
+    CpuidCost(cost::Args),
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Exits(args) => exits::run(&args),
+        Command::Storm(args) => storm::run(&args),
+        Command::Race(args) => race::run(&args),
+        Command::Refused(args) => refused::run(&args),
+        Command::CpuidCost(args) => cost::run(&args),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("guest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A virtual machine of a few pages that runs one of the [`code`] programs.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
+
+use anyhow::{anyhow, bail, Context, Result};
+use kvm_bindings::{
+    kvm_enable_cap, kvm_mp_state, kvm_segment, kvm_userspace_memory_region, KVM_CAP_SPLIT_IRQCHIP,
+    KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_RUNNABLE,
+};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use vm_memory::mmap::MmapRegion;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap};
+
+use crate::code::{self, Kind, Program};
+
+/// As many as fit in [`MEMORY`]; more would prove nothing.
+pub const MAX_VCPUS: u32 = 16;
+const PAGE: u64 = 4096;
+const MEMORY: usize = (code::PAGES + MAX_VCPUS as u64 * PAGE) as usize;
+
+/// Below the BIOS, where Intel's vendor module wants three pages of its own
+/// when it has to emulate real mode; nothing else is there.
+const TSS_ADDRESS: usize = 0xfffb_d000;
+
+const CR0_PE: u64 = 1;
+const APIC_X2APIC: u64 = 1 << 10;
+
+/// The memory of a guest, shared with every process forked after it was made.
+#[derive(Clone)]
+pub struct Memory(GuestMemoryMmap);
+
+impl Memory {
+    /// Zeroed memory with the programs in it.
+    pub fn new() -> Result<Self> {
+        let region = MmapRegion::build(
+            None,
+            MEMORY,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        )
+        .context("no memory for the guest")?;
+        let region = GuestRegionMmap::new(region, GuestAddress(0)).context("guest memory wraps")?;
+        let memory = GuestMemoryMmap::from_regions(vec![region])?;
+        memory.write_slice(code::bytes(), GuestAddress(code::CODE))?;
+        Ok(Self(memory))
+    }
+
+    /// The page of vCPU `index`.
+    pub fn page(&self, index: u32) -> Page {
+        Page {
+            memory: self.clone(),
+            base: code::PAGES + PAGE * u64::from(index),
+        }
+    }
+}
+
+/// The page a vCPU shares with the VMM; see [`code`] for its fields.
+#[derive(Clone)]
+pub struct Page {
+    memory: Memory,
+    base: u64,
+}
+
+impl Page {
+    /// Reads a field that the guest may be writing at this moment.
+    pub fn get(&self, field: u64) -> Result<u32> {
+        let address = GuestAddress(self.base + field);
+        Ok(self.memory.0.load(address, Ordering::Acquire)?)
+    }
+
+    /// Writes a field that the guest may be reading at this moment.
+    pub fn set(&self, field: u64, value: u32) -> Result<()> {
+        let address = GuestAddress(self.base + field);
+        Ok(self.memory.0.store(value, address, Ordering::Release)?)
+    }
+
+    /// Reads a field of two words. Only for a vCPU that is not running.
+    pub fn get_wide(&self, field: u64) -> Result<u64> {
+        Ok((u64::from(self.get(field + 4)?) << 32) | u64::from(self.get(field)?))
+    }
+}
+
+/// A virtual machine.
+pub struct Vm {
+    kvm: Kvm,
+    fd: VmFd,
+    memory: Memory,
+    /// With a local APIC in the kernel, in x2APIC mode.
+    apic: bool,
+}
+
+impl Vm {
+    /// A machine around `memory`, with local APICs in the kernel if `apic`.
+    pub fn new(memory: &Memory, apic: bool) -> Result<Self> {
+        let kvm = Kvm::new().map_err(|error| match error.errno() {
+            libc::ENOENT => anyhow!("there is no /dev/kvm: load kvm-intel or kvm-amd"),
+            libc::EACCES => anyhow!("/dev/kvm may not be opened: become root or join its group"),
+            _ => anyhow!("/dev/kvm cannot be opened: {error}"),
+        })?;
+        let fd = kvm.create_vm().context("KVM_CREATE_VM failed")?;
+        fd.set_tss_address(TSS_ADDRESS)
+            .context("KVM_SET_TSS_ADDR failed")?;
+        if apic {
+            fd.enable_cap(&kvm_enable_cap {
+                cap: KVM_CAP_SPLIT_IRQCHIP,
+                ..Default::default()
+            })
+            .context("KVM offers no local APIC in the kernel (KVM_CAP_SPLIT_IRQCHIP)")?;
+        }
+        let region = kvm_userspace_memory_region {
+            memory_size: MEMORY as u64,
+            userspace_addr: memory.0.get_host_address(GuestAddress(0))? as u64,
+            ..Default::default()
+        };
+        // SAFETY: The region is one whole mapping. Only a running vCPU writes
+        // to it, and a `Vcpu` keeps the mapping alive for as long as it can run.
+        unsafe { fd.set_user_memory_region(region) }
+            .context("KVM_SET_USER_MEMORY_REGION failed")?;
+        Ok(Self {
+            kvm,
+            fd,
+            memory: memory.clone(),
+            apic,
+        })
+    }
+
+    /// Its vCPU number `index`, about to execute `program`.
+    pub fn vcpu(&self, index: u32, program: Program) -> Result<Vcpu> {
+        if index >= MAX_VCPUS {
+            bail!("at most {MAX_VCPUS} vCPUs fit in a guest");
+        }
+        let fd = self
+            .fd
+            .create_vcpu(index.into())
+            .context("KVM_CREATE_VCPU failed")?;
+        let cpuid = self
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .context("KVM_GET_SUPPORTED_CPUID failed")?;
+        fd.set_cpuid2(&cpuid).context("KVM_SET_CPUID2 failed")?;
+        set_registers(&fd, index, program, self.apic)?;
+        if self.apic {
+            // All but the first would wait for INIT and SIPI.
+            fd.set_mp_state(kvm_mp_state {
+                mp_state: KVM_MP_STATE_RUNNABLE,
+            })
+            .context("KVM_SET_MP_STATE failed")?;
+        }
+        Ok(Vcpu {
+            fd,
+            page: self.memory.page(index),
+        })
+    }
+
+    /// How often its vCPUs have exited so far by KVM's own statistics, a figure
+    /// that kvmscope has no part in. None without debugfs.
+    pub fn exits_by_kvm(&self) -> Option<u64> {
+        let directory = format!("{}-{}", std::process::id(), self.fd.as_raw_fd());
+        let path = format!("/sys/kernel/debug/kvm/{directory}/exits");
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    }
+}
+
+/// Flat 32-bit segments, paging off, ESI at the vCPU's page.
+fn set_registers(fd: &VcpuFd, index: u32, program: Program, apic: bool) -> Result<()> {
+    let data = kvm_segment {
+        limit: 0xffff_ffff,
+        selector: 0x10,
+        type_: 3, // read, write, accessed
+        present: 1,
+        db: 1,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let mut sregs = fd.get_sregs().context("KVM_GET_SREGS failed")?;
+    sregs.cr0 |= CR0_PE;
+    sregs.cs = kvm_segment {
+        selector: 8,
+        type_: 11, // execute, read, accessed
+        ..data
+    };
+    sregs.ds = data;
+    sregs.es = data;
+    sregs.fs = data;
+    sregs.gs = data;
+    sregs.ss = data;
+    if apic {
+        sregs.apic_base |= APIC_X2APIC;
+    }
+    fd.set_sregs(&sregs).context("KVM_SET_SREGS failed")?;
+
+    let mut regs = fd.get_regs().context("KVM_GET_REGS failed")?;
+    regs.rip = program.entry();
+    regs.rsi = code::PAGES + PAGE * u64::from(index);
+    regs.rflags = 2; // the bit that is always set; interrupts off
+    fd.set_regs(&regs).context("KVM_SET_REGS failed")
+}
+
+/// What the VMM itself saw of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Writes to [`code::PORT_IO`].
+    pub io: u32,
+    /// Halts.
+    pub hlt: u32,
+}
+
+/// A vCPU with its page.
+pub struct Vcpu {
+    /// KVM's handle, for what only one test does.
+    pub fd: VcpuFd,
+    /// What it shares with the VMM; also keeps the guest's memory mapped.
+    pub page: Page,
+}
+
+impl Vcpu {
+    /// Has the next run execute `kind` so many times.
+    pub fn order(&self, kind: Kind, times: u32) -> Result<()> {
+        self.page.set(kind.order(), times)
+    }
+
+    /// How often it has executed `kind` so far.
+    pub fn done(&self, kind: Kind) -> Result<u32> {
+        self.page.get(kind.done())
+    }
+
+    /// Runs until the guest says that it is done.
+    pub fn run(&mut self) -> Result<Seen> {
+        let mut seen = Seen::default();
+        loop {
+            match self.fd.run() {
+                Ok(VcpuExit::IoOut(code::PORT_IO, _)) => seen.io += 1,
+                Ok(VcpuExit::IoOut(code::PORT_DONE, _)) => return Ok(seen),
+                Ok(VcpuExit::Hlt) => seen.hlt += 1,
+                Ok(VcpuExit::FailEntry(reason, cpu)) => {
+                    bail!("CPU {cpu} refused to enter the guest: hardware's reason is {reason:#x}")
+                }
+                Ok(VcpuExit::InternalError) => bail!("{}", self.internal_error()),
+                Ok(other) => bail!("the guest went astray: {other:?}"),
+                Err(error) if error.errno() == libc::EINTR => {}
+                Err(error) => bail!("KVM_RUN failed: {error}"),
+            }
+        }
+    }
+
+    fn internal_error(&mut self) -> String {
+        // SAFETY: KVM has just returned KVM_EXIT_INTERNAL_ERROR, for which this
+        // is the member of the union; all of it is plain integers.
+        let error = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal };
+        let data = &error.data[..error.data.len().min(error.ndata as usize)];
+        format!(
+            "KVM gave up on the guest: internal error {}, data {data:#x?}",
+            error.suberror
+        )
+    }
+}
