@@ -206,3 +206,32 @@ pub fn bytes() -> &'static [u8] {
     // above makes, the end after the start; nothing writes to it.
     unsafe { core::slice::from_raw_parts(start, len) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_ends_before_the_pages() {
+        assert!(CODE + bytes().len() as u64 <= PAGES);
+    }
+
+    #[test]
+    fn entries_are_in_the_code() {
+        let code = CODE..CODE + bytes().len() as u64;
+        for program in [Program::Exits, Program::Spin, Program::Timed] {
+            assert!(code.contains(&program.entry()), "{program:?}");
+        }
+    }
+
+    #[test]
+    fn fields_do_not_overlap() {
+        let mut fields: Vec<_> = Kind::ALL.iter().map(|kind| kind.order()).collect();
+        fields.extend(Kind::ALL.iter().map(|kind| kind.done()));
+        fields.extend([STOP, TSC_BEFORE, TSC_BEFORE + 4, TSC_AFTER, TSC_AFTER + 4]);
+        let count = fields.len();
+        fields.sort_unstable();
+        fields.dedup();
+        assert_eq!(fields.len(), count);
+    }
+}

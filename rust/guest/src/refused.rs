@@ -2,6 +2,7 @@
 
 //! Guests that the CPU cannot run.
 
+use std::fs;
 use std::io::{self, Write};
 
 use anyhow::{bail, ensure, Context, Result};
@@ -41,6 +42,7 @@ const CR0_PG: u64 = 1 << 31;
 const CR4_PAE: u64 = 1 << 5;
 const EFER_LME_LMA: u64 = (1 << 8) | (1 << 10);
 const VECTOR_UD: u8 = 6;
+const UNRESTRICTED_GUEST: &str = "/sys/module/kvm_intel/parameters/unrestricted_guest";
 
 /// Asks for it as often as told.
 pub fn run(args: &Args) -> Result<()> {
@@ -77,6 +79,11 @@ pub fn run(args: &Args) -> Result<()> {
             }
         }
         How::Emulation => {
+            let unrestricted = fs::read_to_string(UNRESTRICTED_GUEST).unwrap_or_default();
+            ensure!(
+                unrestricted.trim() == "N",
+                "nothing would be emulated: load kvm-intel with unrestricted_guest=0"
+            );
             let mut sregs = vcpu.fd.get_sregs().context("KVM_GET_SREGS failed")?;
             sregs.tr.unusable = 1;
             vcpu.fd.set_sregs(&sregs).context("KVM_SET_SREGS failed")?;

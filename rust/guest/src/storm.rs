@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "P", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     parallel: u32,
     /// A VM is killed at most so many milliseconds after it was started
-    #[arg(long, value_name = "MS", default_value_t = 40)]
+    #[arg(long, value_name = "MS", default_value_t = 20)]
     within: u64,
     /// Seed of the random moments
     #[arg(long, value_name = "N", default_value_t = 1)]

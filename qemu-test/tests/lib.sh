@@ -1,0 +1,99 @@
+# shellcheck shell=sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Sourced by every scenario: the knobs, the table of exits, and KTAP.
+
+scope=/sys/kernel/kvmscope
+tmp=/tmp/scenario.$$
+mkdir -p $tmp
+trap 'rm -rf $tmp' EXIT
+
+# --- the knobs and the table
+
+[ -d $scope ] || { echo "Bail out! no $scope: is KVM loaded, with CONFIG_KVM_SCOPE?"; exit 1; }
+if grep -qw vmx /proc/cpuinfo; then isa=vmx; else isa=svm; fi
+
+# set_knob NAME WORD
+set_knob() { echo "$2" >"$scope/$1"; }
+
+# dump: leaves the table in $tmp/table, a reason per line: number, name, count,
+# share; and sets $total, from its last line. dump_all: zero rows, too.
+dump() { dump_word 1; }
+dump_all() { dump_word all; }
+dump_word() {
+	set_knob dump "$1"
+	# What the log has from the last table's heading on.
+	dmesg | sed -n 's/^.*kvmscope: *//p' |
+		awk '/^VM exits/ { n = 0; next } { row[n++] = $0 } END { for (i = 0; i < n; i++) print row[i] }' >$tmp/log
+	grep -v '^total ' $tmp/log >$tmp/table
+	# shellcheck disable=SC2034 # for the scenario
+	total=$(awk '$1 == "total" { print $2 }' $tmp/log)
+}
+
+# count NAME...: the sum of these rows in the table; a row that is not there is 0.
+count() {
+	awk -v names=" $* " 'index(names, " " $2 " ") { sum += $3 } END { printf "%d\n", sum }' $tmp/table
+}
+
+# counted KIND: the same by the words that `guest` uses, and msr for either
+# direction of an MSR access, for which SVM has but one exit code.
+counted() {
+	case $isa-$1 in
+	*-cpuid) count CPUID ;;
+	*-hlt) count HLT ;;
+	vmx-io) count IO_INSTRUCTION ;;
+	svm-io) count IOIO ;;
+	vmx-rdmsr) count MSR_READ ;;
+	*-msr) count MSR_READ MSR_WRITE MSR ;;
+	*) echo "there is no exit for $1" >&2; return 1 ;;
+	esac
+}
+
+# value WORD LINE: the number after WORD in a line that `guest` printed.
+value() {
+	set -- "$1" "${2#*" $1 "}"
+	echo "${2%% *}"
+}
+
+# start_over: counting is on, and everything zero.
+start_over() {
+	set_knob exits 1
+	set_knob reset 1
+}
+
+# --- KTAP: `plan N`, N results, `finish`
+
+number=0 failed=0
+plan() { printf 'KTAP version 1\n1..%d\n' "$1"; planned=$1; }
+
+# result STATUS WHAT [REMARK]
+result() {
+	number=$((number + 1))
+	if [ "$1" = 0 ]; then
+		echo "ok $number $2"
+	else
+		failed=$((failed + 1))
+		[ -z "${3-}" ] || echo "# $3"
+		echo "not ok $number $2"
+	fi
+}
+
+# is WHAT GOT EXPECTED
+is() {
+	[ "$2" = "$3" ]
+	result $? "$1" "got '$2', expected '$3'"
+}
+
+# within WHAT GOT LOW HIGH: both ends included.
+within() {
+	[ "$2" -ge "$3" ] && [ "$2" -le "$4" ]
+	result $? "$1" "got $2, expected $3 to $4"
+}
+
+skip() { number=$((number + 1)); echo "ok $number $1 # SKIP $2"; }
+
+finish() {
+	[ "$number" = "$planned" ] || { echo "# $number results, not $planned"; exit 1; }
+	[ "$failed" = 0 ] || { echo "# the table:"; sed 's/^/# /' $tmp/log; exit 1; }
+	exit 0
+}
