@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use regex_lite::Regex;
+
+use crate::filter::{reason_regex, Filter};
+use crate::view::{By, Sort};
+
+#[derive(Parser)]
+#[command(
+    name = "kvmscope",
+    version,
+    about = "Why KVM's guests exit, and what each exit costs",
+    after_help = "\
+Examples:
+  kvmscope dump                    every reason seen since the last reset
+  kvmscope stat                    a live table, like top
+  kvmscope stat --latency          the same, with what exits cost
+  kvmscope stat --by vm            which VM is it?
+  kvmscope record run.kvmscope     write down, and elsewhere:
+  kvmscope report run.kvmscope     look at it
+
+Run it as root: the kernel's tables are in debugfs. `kvmscope help COMMAND` has
+more examples."
+)]
+pub struct Cli {
+    /// Look for /sys and /proc in DIR
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/",
+        hide = true
+    )]
+    pub root: PathBuf,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Print what was counted until now
+    #[command(after_help = "\
+Without a filter, this is the machine's table since the last reset, VMs that have
+ended included. With one it is those VMs', since each was created.
+
+Examples:
+  kvmscope dump
+  kvmscope dump --by vm
+  kvmscope dump --vm web --sort time
+  kvmscope dump --vm 812-11 --vcpu 0 --reason 'EPT|CPUID'
+  kvmscope dump --json | jq '.rows[] | select(.reason == \"HLT\").exits'")]
+    Dump(Dump),
+    /// Show what is being counted, live
+    #[command(after_help = "\
+The table counts from when the command was started; Rate/s is of the last
+interval. Where standard output is no terminal, a table of each interval is
+printed instead. In the live table, h explains the keys.
+
+Examples:
+  kvmscope stat
+  kvmscope stat --once --interval 10
+  kvmscope stat --latency --by vcpu --pid 812
+  kvmscope stat --json | jq -c '.rows[0]'
+  kvmscope stat --csv exits.csv
+  kvmscope stat --prometheus 9108 --latency")]
+    Stat(Stat),
+    /// Write what is counted to a file, for `kvmscope report`
+    #[command(after_help = "\
+A recording holds every VM and vCPU; filters are for `kvmscope report`. Ctrl-C
+ends it.
+
+Examples:
+  kvmscope record run.kvmscope
+  kvmscope record --latency --duration 60 run.kvmscope
+  kvmscope record - | ssh desk 'cat > run.kvmscope'")]
+    Record(Record),
+    /// Print what a file holds, on any machine
+    #[command(after_help = "\
+The table is of all that happened between the first and the last snapshot; --csv
+has a row for each interval, to plot.
+
+Examples:
+  kvmscope report run.kvmscope
+  kvmscope report --by vm --sort time run.kvmscope
+  kvmscope report --csv run.csv --by all run.kvmscope")]
+    Report(Report),
+    /// Start counting from zero, for everyone
+    Reset,
+    /// Show or switch the counting of exits
+    Exits(Switch),
+    /// Show or switch the timing of exits
+    Latency(Switch),
+    /// Print a script that completes the command line in a shell
+    #[command(after_help = "\
+Examples:
+  kvmscope completions bash > /etc/bash_completion.d/kvmscope
+  kvmscope completions zsh > /usr/local/share/zsh/site-functions/_kvmscope")]
+    Completions { shell: Shell },
+    /// Write the manual pages to a directory
+    #[command(hide = true)]
+    Man { directory: PathBuf },
+}
+
+#[derive(Args)]
+pub struct Dump {
+    #[command(flatten)]
+    pub look: Look,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write CSV to FILE, - being standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub csv: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Stat {
+    #[command(flatten)]
+    pub look: Look,
+    /// Wait so many seconds between refreshes
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub interval: Duration,
+    /// Print the table of one interval, and end
+    #[arg(short = '1', long)]
+    pub once: bool,
+    /// Switch latency on meanwhile
+    #[arg(short, long)]
+    pub latency: bool,
+    /// Print JSON, a line for each interval
+    #[arg(long)]
+    pub json: bool,
+    /// Write CSV to FILE, - being standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub csv: Option<PathBuf>,
+    /// Serve http://ADDR:PORT/metrics; without ADDR, to this machine only
+    #[arg(
+        long,
+        value_name = "[ADDR:]PORT",
+        value_parser = address,
+        conflicts_with_all = ["json", "csv", "once", "by", "sort", "interval"]
+    )]
+    pub prometheus: Option<SocketAddr>,
+}
+
+#[derive(Args)]
+pub struct Record {
+    /// The file to write, - being standard output
+    pub file: PathBuf,
+    /// Wait so many seconds between snapshots
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub interval: Duration,
+    /// End after so many seconds
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<Duration>,
+    /// Switch latency on meanwhile
+    #[arg(short, long)]
+    pub latency: bool,
+    /// Replace the file if it exists
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+#[derive(Args)]
+pub struct Report {
+    /// The file to read, - being standard input
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub look: Look,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write CSV to FILE, - being standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub csv: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Switch {
+    /// What it should be; without it, print what it is
+    pub state: Option<State>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum State {
+    On,
+    Off,
+}
+
+/// What to look at, and how.
+#[derive(Args)]
+pub struct Look {
+    /// Only VMs created by this process
+    #[arg(short, long = "pid", value_name = "PID")]
+    pids: Vec<u32>,
+    /// Only this VM: PID-FD, or its guest's name
+    #[arg(short = 'g', long = "vm", value_name = "VM")]
+    vms: Vec<String>,
+    /// Only this vCPU
+    #[arg(long = "vcpu", value_name = "N")]
+    vcpus: Vec<u32>,
+    /// Only reasons that match, in upper or lower case
+    #[arg(short = 'f', long, value_name = "REGEX", value_parser = reason_regex)]
+    reason: Option<Regex>,
+    /// What a line stands for
+    #[arg(short, long, default_value = "reason")]
+    pub by: By,
+    /// Which lines come first
+    #[arg(short, long, default_value = "count")]
+    pub sort: Sort,
+}
+
+impl Look {
+    pub fn filter(&self) -> Filter {
+        Filter {
+            pids: self.pids.clone(),
+            vms: self.vms.clone(),
+            vcpus: self.vcpus.clone(),
+            reason: self.reason.clone(),
+        }
+    }
+}
+
+/// A time that a person may want to wait. kvm_stat's shortest is the same.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("not a number of seconds from 0.1 to 86400".to_string()),
+    }
+}
+
+/// `PORT`, `ADDR:PORT` or `[ADDR]:PORT`. No names: a static program had better
+/// not ask the resolver.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let port = text.strip_prefix("localhost:").unwrap_or(text);
+    if let Ok(port) = port.strip_prefix(':').unwrap_or(port).parse() {
+        return Ok(SocketAddr::new(loopback, port));
+    }
+    text.parse()
+        .map_err(|_| "neither a port nor a numeric address and a port".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses() {
+        let is = |text: &str| address(text).map(|a| a.to_string());
+        assert_eq!(is("9108").unwrap(), "127.0.0.1:9108");
+        assert_eq!(is(":9108").unwrap(), "127.0.0.1:9108");
+        assert_eq!(is("localhost:9108").unwrap(), "127.0.0.1:9108");
+        assert_eq!(is("0.0.0.0:1").unwrap(), "0.0.0.0:1");
+        assert_eq!(is("[::1]:9108").unwrap(), "[::1]:9108");
+        for bad in ["", "x", "65536", "-1", "1.2.3.4", "example:80", "1.2.3.4:"] {
+            assert!(is(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn intervals() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["", "0", "-1", "nan", "inf", "1e9", "x", "0.01"] {
+            assert!(seconds(bad).is_err(), "{bad:?}");
+        }
+    }
+}

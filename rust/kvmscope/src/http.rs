@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! As much of HTTP as a scraper speaks: GET of one page, over a connection each.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+/// Longer requests are none that we would answer.
+const REQUEST_MAX: u64 = 16 << 10;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Answers one request after the other, for ever: a scraper comes every few
+/// seconds, and one who is slow is cut off.
+pub fn serve(listener: &TcpListener, page: impl Fn() -> anyhow::Result<String>) -> ! {
+    loop {
+        match listener.accept() {
+            // A client that goes away in the middle is nobody's trouble but its own.
+            Ok((stream, _)) => drop(answer(&stream, &page)),
+            // Out of file descriptors, for instance.
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+fn answer(stream: &TcpStream, page: &impl Fn() -> anyhow::Result<String>) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+
+    let request = read_request(stream)?;
+    let words: Vec<&str> = request.split(' ').collect();
+    let (method, path) = match words[..] {
+        [method, path, version] if version.starts_with("HTTP/1.") => (method, path),
+        _ => return reply(stream, "400 Bad Request", true, "this is no HTTP request\n"),
+    };
+    let body = method != "HEAD";
+    if body && method != "GET" {
+        return reply(
+            stream,
+            "405 Method Not Allowed",
+            true,
+            "only GET and HEAD\n",
+        );
+    }
+    match path.split('?').next() {
+        Some("/metrics") => match page() {
+            Ok(page) => reply(stream, "200 OK", body, &page),
+            Err(error) => {
+                let text = format!("{error:#}\n");
+                reply(stream, "503 Service Unavailable", body, &text)
+            }
+        },
+        Some("/") => reply(stream, "200 OK", body, "kvmscope: see /metrics\n"),
+        _ => reply(stream, "404 Not Found", body, "see /metrics\n"),
+    }
+}
+
+/// The request's first line. The rest is read too, or closing would reset the
+/// connection before the client has our answer.
+fn read_request(stream: &TcpStream) -> io::Result<String> {
+    let mut reader = BufReader::new(stream.take(REQUEST_MAX));
+    let mut bytes = Vec::new();
+    reader.read_until(b'\n', &mut bytes)?;
+    let first = String::from_utf8_lossy(&bytes).trim_end().to_string();
+    loop {
+        bytes.clear();
+        reader.read_until(b'\n', &mut bytes)?;
+        if bytes.is_empty() || bytes == b"\r\n" || bytes == b"\n" {
+            return Ok(first);
+        }
+    }
+}
+
+fn reply(mut stream: &TcpStream, status: &str, body: bool, text: &str) -> io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 {status}\r\n\
+         Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
+         Content-Length: {}\r\n\
+         Connection: close\r\n\r\n",
+        text.len()
+    );
+    stream.write_all(head.as_bytes())?;
+    if body {
+        stream.write_all(text.as_bytes())?;
+    }
+    stream.flush()
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where a command's intervals go: a table, JSON or CSV, to a file or standard output.
+
+use std::fs::File;
+use std::io::{stdout, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::cli::Look;
+use crate::interval::Interval;
+use crate::records::{write_json, Csv};
+use crate::text::text;
+use crate::view::view;
+
+pub enum Output {
+    /// How many tables were printed.
+    Text(usize),
+    Json,
+    Csv(Box<Csv<Box<dyn Write>>>),
+}
+
+impl Output {
+    pub fn new(json: bool, csv: Option<&Path>) -> Result<Output> {
+        Ok(match csv {
+            Some(path) => Output::Csv(Box::new(Csv::new(create(path)?)?)),
+            None if json => Output::Json,
+            None => Output::Text(0),
+        })
+    }
+
+    pub fn write(&mut self, interval: &Interval, look: &Look) -> Result<()> {
+        let view = view(interval, interval, look.by, look.sort, &look.filter());
+        match self {
+            Output::Text(tables) => {
+                let mut out = String::new();
+                if *tables != 0 {
+                    out.push('\n');
+                }
+                *tables += 1;
+                out.push_str(&text(&view));
+                print(out.as_bytes())?;
+            }
+            Output::Json => {
+                let mut out = Vec::new();
+                write_json(&mut out, interval, &view)?;
+                print(&out)?;
+            }
+            Output::Csv(csv) => csv.write(interval, &view).context("cannot write CSV")?,
+        }
+        Ok(())
+    }
+}
+
+/// Creates the file, `-` being standard output.
+pub fn create(path: &Path) -> Result<Box<dyn Write>> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(stdout()));
+    }
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Box::new(file))
+}
+
+/// Writes to standard output, now.
+pub fn print(text: &[u8]) -> Result<()> {
+    let mut out = stdout();
+    out.write_all(text)
+        .and_then(|()| out.flush())
+        .context("cannot write to standard output")
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! kvmscope record: snapshots into a file.
+
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::time::Instant;
+
+use anyhow::{anyhow, Context, Result};
+
+use crate::cli::Record;
+use crate::kernel::Kernel;
+use crate::latency::Latency;
+use crate::output::create;
+use crate::recording::Writer;
+use crate::say;
+use crate::signals::Stop;
+
+pub fn run(kernel: &Kernel, args: &Record) -> Result<()> {
+    let stop = Stop::install()?;
+    let first = kernel.snapshot()?;
+    let file = args.file.display();
+
+    if !args.force && args.file.as_os_str() != "-" {
+        // So that two recordings do not race for one file either.
+        let made = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&args.file);
+        made.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => anyhow!("{file} exists: --force replaces it"),
+            _ => anyhow!(error).context(format!("cannot write {file}")),
+        })?;
+    }
+    let out = create(&args.file)?;
+    let _latency = if args.latency {
+        Latency::switch_on(kernel)?
+    } else {
+        None
+    };
+
+    let write = || -> Result<usize> {
+        let mut recording = Writer::new(out, uname("hostname"), uname("osrelease"))?;
+        recording.write(&first)?;
+        let mut snapshots = 1;
+
+        let began = Instant::now();
+        let end = args.duration.map(|duration| began + duration);
+        let mut next = began;
+        loop {
+            next += args.interval;
+            let when = end.map_or(next, |end| end.min(next));
+            let stopped = stop.wait_until(when).is_err();
+            // Also when stopped: what happened since the last one counts.
+            recording.write(&kernel.snapshot()?)?;
+            snapshots += 1;
+            if stopped || end.is_some_and(|end| when >= end) {
+                return Ok(snapshots);
+            }
+        }
+    };
+    let snapshots = write().with_context(|| file.to_string())?;
+    say(&format!("{snapshots} snapshots in {file}"));
+    Ok(())
+}
+
+/// Of this machine, wherever the tables are read from.
+fn uname(what: &str) -> String {
+    let path = format!("/proc/sys/kernel/{what}");
+    fs::read_to_string(path).map_or("?".to_string(), |text| text.trim_end().to_string())
+}

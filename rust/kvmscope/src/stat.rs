@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! kvmscope stat: what is being counted, interval by interval.
+
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::cli::Stat;
+use crate::dump::check_filter;
+use crate::http;
+use crate::interval::Tracker;
+use crate::kernel::Kernel;
+use crate::latency::Latency;
+use crate::metrics::metrics;
+use crate::output::Output;
+use crate::say;
+use crate::signals::Stop;
+
+pub fn run(kernel: &Kernel, args: &Stat) -> Result<()> {
+    let stop = Stop::install()?;
+    let _latency = if args.latency {
+        Latency::switch_on(kernel)?
+    } else {
+        None
+    };
+    match args.prometheus {
+        Some(address) => serve(kernel, args, address, &stop),
+        None => print(kernel, args, &stop),
+    }
+}
+
+/// Answers scrapers until asked to stop.
+fn serve(kernel: &Kernel, args: &Stat, address: SocketAddr, stop: &Stop) -> Result<()> {
+    // What is wrong with the kernel is said now, not to the first who asks.
+    kernel.snapshot()?;
+    let listener =
+        TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    let address = listener.local_addr()?;
+    say(&format!("serving http://{address}/metrics; Ctrl-C ends it"));
+    if !address.ip().is_loopback() {
+        say("whoever reaches this address can read it");
+    }
+
+    let (root, filter) = (kernel.root().to_path_buf(), args.look.filter());
+    thread::spawn(move || {
+        let kernel = Kernel::new(&root);
+        http::serve(&listener, || Ok(metrics(&kernel.snapshot()?, &filter)))
+    });
+    stop.wait_for_signal();
+    Ok(())
+}
+
+/// A table, a line of JSON or rows of CSV for each interval.
+fn print(kernel: &Kernel, args: &Stat, stop: &Stop) -> Result<()> {
+    let mut tracker = Tracker::default();
+    tracker.advance(kernel.snapshot()?);
+    let mut output = Output::new(args.json, args.csv.as_deref())?;
+
+    let mut next = Instant::now();
+    loop {
+        next += args.interval;
+        if let Err(interrupted) = stop.wait_until(next) {
+            // Only what ends by itself was cut short.
+            return if args.once {
+                Err(interrupted.into())
+            } else {
+                Ok(())
+            };
+        }
+        let interval = tracker.advance(kernel.snapshot()?);
+        if args.once {
+            check_filter(&interval, &args.look)?;
+        }
+        output.write(&interval, &args.look)?;
+        if args.once {
+            return Ok(());
+        }
+    }
+}
