@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0
+# The front door. Each target calls a script that does one thing and says more
+# about it at its head; all of them need nothing but bash, make and, the first
+# time, a network.
+
+# Elapsed times count from here.
+export KVMSCOPE_START := $(shell date +%s)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup kernel demo boot test test-full bench deb tree clean variants programs
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+setup: ## get the toolchain and the kernel source; the others do so too, as needed
+	@scripts/toolchain
+	@scripts/fetch >/dev/null
+
+kernel: ## patch and build the kernel that is L1's and L2's
+	@scripts/build
+
+demo: kernel ## boot it, run a guest in it under QEMU and KVM, and show the guest's exits
+	@qemu-test/demo
+
+boot: kernel ## the same machine with a shell, and a guest in the background
+	@qemu-test/run --l2
+
+test: variants programs ## prove the tree, as CI does
+	@scripts/test
+
+test-full: variants programs ## the same, and what takes longer
+	@scripts/test --full
+
+bench: variants programs ## instructions per exit: unpatched, compiled out, off, on
+	@qemu-test/bench
+
+deb: ## Debian packages for a real machine, from its configuration or CONFIG=FILE
+	@scripts/deb
+
+tree: ## build/tree: a git checkout of the kernel, the series as commits
+	@scripts/tree
+
+clean: ## remove build/; toolchain and downloads stay in the cache
+	rm -rf build
+
+variants:
+	@scripts/build all
+
+programs:
+	@scripts/guest
