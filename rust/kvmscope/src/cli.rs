@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use regex_lite::Regex;
 
-use crate::filter::{reason_regex, Filter};
+use crate::filter::{Filter, Pattern};
 use crate::view::{By, Sort};
 
 #[derive(Parser)]
@@ -207,8 +206,8 @@ pub struct Look {
     #[arg(long = "vcpu", value_name = "N")]
     vcpus: Vec<u32>,
     /// Only reasons that match, in upper or lower case
-    #[arg(short = 'f', long, value_name = "REGEX", value_parser = reason_regex)]
-    reason: Option<Regex>,
+    #[arg(short = 'f', long, value_name = "REGEX")]
+    reason: Option<Pattern>,
     /// What a line stands for
     #[arg(short, long, default_value = "reason")]
     pub by: By,

@@ -3,7 +3,9 @@
 //! Which VMs, vCPUs and reasons are wanted. Kinds of filters must all match;
 //! of several of one kind, any.
 
-use regex_lite::Regex;
+use std::str::FromStr;
+
+use regex_lite::{Regex, RegexBuilder};
 
 use crate::snapshot::{About, VmId};
 use crate::table::{Reason, Table};
@@ -14,16 +16,25 @@ pub struct Filter {
     /// As `kvmscope` shows them, `PID-FD`, or the guest's name.
     pub vms: Vec<String>,
     pub vcpus: Vec<u32>,
-    pub reason: Option<Regex>,
+    pub reason: Option<Pattern>,
 }
 
-/// Compiles a filter of reasons, which is not about upper and lower case.
-pub fn reason_regex(pattern: &str) -> Result<Regex, String> {
-    let regex = Regex::new(&format!("(?i:{pattern})"));
-    // Compiled alone too: `a)(b` is a pattern only between our parentheses.
-    match Regex::new(pattern).and(regex) {
-        Ok(regex) => Ok(regex),
-        Err(error) => Err(format!("not a regular expression: {error}")),
+/// A regular expression of reasons' names, which is not about upper and lower case.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    pub text: String,
+    regex: Regex,
+}
+
+impl FromStr for Pattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Pattern, String> {
+        let regex = RegexBuilder::new(text).case_insensitive(true).build();
+        Ok(Pattern {
+            text: text.to_string(),
+            regex: regex.map_err(|error| format!("not a regular expression: {error}"))?,
+        })
     }
 }
 
@@ -51,7 +62,7 @@ impl Filter {
     fn wants_reason(&self, reason: &Reason) -> bool {
         self.reason
             .as_ref()
-            .is_none_or(|regex| regex.is_match(&reason.name))
+            .is_none_or(|pattern| pattern.regex.is_match(&reason.name))
     }
 
     /// The rows of the wanted reasons.

@@ -25,6 +25,7 @@ mod record;
 mod recording;
 mod records;
 mod report;
+mod screen;
 mod shell;
 mod signals;
 mod snapshot;

@@ -2,6 +2,8 @@
 
 //! kvmscope stat: what is being counted, interval by interval.
 
+use std::env;
+use std::io::{stdout, IsTerminal};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::Instant;
@@ -17,6 +19,7 @@ use crate::latency::Latency;
 use crate::metrics::metrics;
 use crate::output::Output;
 use crate::say;
+use crate::screen;
 use crate::signals::Stop;
 
 pub fn run(kernel: &Kernel, args: &Stat) -> Result<()> {
@@ -28,8 +31,14 @@ pub fn run(kernel: &Kernel, args: &Stat) -> Result<()> {
     };
     match args.prometheus {
         Some(address) => serve(kernel, args, address, &stop),
+        None if on_screen(args) => screen::run(kernel, args),
         None => print(kernel, args, &stop),
     }
+}
+
+fn on_screen(args: &Stat) -> bool {
+    let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+    stdout().is_terminal() && !dumb && !args.once && !args.json && args.csv.is_none()
 }
 
 /// Answers scrapers until asked to stop.

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! kvmscope stat on a terminal: a live table, like top.
+
+mod app;
+mod draw;
+
+use std::env;
+use std::mem::ManuallyDrop;
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use ratatui::crossterm::event::{self, KeyEventKind};
+use ratatui::DefaultTerminal;
+
+use crate::cli::Stat;
+use crate::interval::Tracker;
+use crate::kernel::Kernel;
+use crate::signals;
+use app::{Action, App};
+use draw::{draw, Palette};
+
+enum Event {
+    Input(event::Event),
+    /// The terminal gives no more input.
+    Deaf(std::io::Error),
+    Signal,
+}
+
+/// Shows the table until the user quits or a signal comes.
+pub fn run(kernel: &Kernel, args: &Stat) -> Result<()> {
+    let mut app = App::new(args);
+    let mut tracker = Tracker::default();
+    // Before the screen is taken: what is wrong now is better said in the shell.
+    app.start(&tracker.advance(kernel.snapshot()?));
+
+    let (sender, events) = channel();
+    signals::forward(sender.clone(), |_| Event::Signal)?;
+    let mut screen = Screen::take()?;
+    thread::spawn(move || listen(&sender));
+    run_on(&mut screen, kernel, &mut app, &mut tracker, &events)
+}
+
+fn run_on(
+    screen: &mut Screen,
+    kernel: &Kernel,
+    app: &mut App,
+    tracker: &mut Tracker,
+    events: &Receiver<Event>,
+) -> Result<()> {
+    let palette = Palette::new(colors_wanted());
+    let mut last = Instant::now();
+    loop {
+        let drawn = screen.0.draw(|frame| draw(frame, app, &palette));
+        drawn.context("cannot draw on the terminal")?;
+
+        let next = last + app.pace;
+        let action = match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Ok(Event::Input(event::Event::Key(key))) if key.kind != KeyEventKind::Release => {
+                app.key(key)
+            }
+            // A new size: drawn anew.
+            Ok(Event::Input(_)) => Action::None,
+            Ok(Event::Deaf(error)) => return Err(error).context("cannot read the terminal"),
+            Ok(Event::Signal) | Err(RecvTimeoutError::Disconnected) => Action::Quit,
+            Err(RecvTimeoutError::Timeout) => Action::Refresh,
+        };
+        match action {
+            Action::None => {}
+            Action::Quit => return Ok(()),
+            Action::Refresh => {
+                last = Instant::now();
+                // It may be but for now: the module is being loaded anew, say.
+                match kernel.snapshot() {
+                    Ok(snapshot) => app.advance(tracker.advance(snapshot)),
+                    Err(error) => app.trouble = Some(format!("{error:#}")),
+                }
+            }
+        }
+    }
+}
+
+fn listen(events: &Sender<Event>) {
+    loop {
+        let event = match event::read() {
+            Ok(event) => Event::Input(event),
+            Err(error) => return drop(events.send(Event::Deaf(error))),
+        };
+        if events.send(event).is_err() {
+            return;
+        }
+    }
+}
+
+fn colors_wanted() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The terminal, which is given back when dropped.
+struct Screen(ManuallyDrop<DefaultTerminal>);
+
+impl Screen {
+    fn take() -> Result<Screen> {
+        let terminal = ratatui::try_init().context("cannot use the terminal")?;
+        Ok(Screen(ManuallyDrop::new(terminal)))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // ratatui's own way prints its errors, and panics where the terminal that
+        // it would print to is what has gone.
+        let _ = self.0.show_cursor();
+        let _ = ratatui::try_restore();
+    }
+}
