@@ -31,6 +31,8 @@ mod signals;
 mod snapshot;
 mod stat;
 mod table;
+#[cfg(test)]
+mod tests;
 mod text;
 mod view;
 

@@ -99,15 +99,14 @@ fn title(app: &App) -> Line<'static> {
     } else {
         format!("{} in all", duration(app.since_start.elapsed_ns))
     };
-    let on = |on| if on { "on" } else { "off" };
     let sort = app.sort.to_possible_value();
     let text = format!(
-        "  {}  {} VMs  {vcpus} vCPUs  every {:?}  {shown}  by {}  latency {}",
+        "  {}  {} VMs  {vcpus} vCPUs  latency {}  by {}  every {:?}  {shown}",
         latest.isa,
         latest.vms.len(),
-        app.pace,
+        if latest.latency { "on" } else { "off" },
         sort.as_ref().map_or("", |value| value.get_name()),
-        on(latest.latency),
+        app.pace,
     );
     let bold = Style::new().add_modifier(Modifier::BOLD);
     Line::from(vec![Span::styled("kvmscope", bold), Span::raw(text)])
@@ -142,7 +141,7 @@ fn foot(app: &App, palette: &Palette) -> Line<'static> {
     match app.remark() {
         Some(remark) => Line::styled(one_line(&remark), alarm),
         None => Line::styled(
-            "h help  b by  f exits  g VM  p PID  o sort  i interval  r zero  s seconds  q quit",
+            "h help  b by  f exits  g VM  p PID  o sort  i latest  r zero  s seconds  q quit",
             Style::new().add_modifier(Modifier::DIM),
         ),
     }

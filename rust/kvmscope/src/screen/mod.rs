@@ -2,8 +2,8 @@
 
 //! kvmscope stat on a terminal: a live table, like top.
 
-mod app;
-mod draw;
+pub mod app;
+pub mod draw;
 
 use std::env;
 use std::mem::ManuallyDrop;

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the logic; those of the whole command are in `tests/`.
+
+mod format;
+mod screen;
+mod subtraction;
+mod times;
+pub mod views;
