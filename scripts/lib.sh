@@ -29,11 +29,13 @@ die() {
 	exit "$status"
 }
 
+free_mib() { df -Pm "$1" | awk 'NR == 2 { print $4 }'; }
+
 # need_space DIR MIB WHAT [HINT]: said before the work starts, not half way through it.
 need_space() {
 	local dir=$1 free
 	while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
-	free=$(df -Pm "$dir" | awk 'NR == 2 { print $4 }')
+	free=$(free_mib "$dir")
 	[ "$free" -ge "$2" ] ||
 		die "$3 needs $2 MiB in $1, and only $free are free: make room there, or ${4:-set KVMSCOPE_CACHE to a directory on a larger disk}"
 }
