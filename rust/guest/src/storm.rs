@@ -2,6 +2,7 @@
 
 //! Guests that are killed in the middle of things.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,7 +32,7 @@ pub struct Args {
     #[arg(long, value_name = "P", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     parallel: u32,
     /// A VM is killed at most so many milliseconds after it was started
-    #[arg(long, value_name = "MS", default_value_t = 20)]
+    #[arg(long, value_name = "MS", default_value_t = 60)]
     within: u64,
     /// Seed of the random moments
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -41,7 +42,10 @@ pub struct Args {
     each: bool,
 }
 
-/// A VM alive, in a child process.
+/// How many VMs may be dying at a time.
+const DYING: usize = 16;
+
+/// A VM in a child process.
 struct Victim {
     pid: libc::pid_t,
     memory: Memory,
@@ -55,6 +59,9 @@ pub fn run(args: &Args) -> Result<()> {
 
     let mut random = fastrand::Rng::with_seed(args.seed);
     let mut alive: Vec<Victim> = Vec::new();
+    // Dying takes a VM longer than being created. To wait for it every time
+    // would keep the others alive for equally long instead of at random.
+    let mut dying = VecDeque::new();
     let (mut started, mut sum) = (0, 0);
     while started < args.vms || !alive.is_empty() {
         while started < args.vms && alive.len() < args.parallel as usize {
@@ -67,7 +74,14 @@ pub fn run(args: &Args) -> Result<()> {
         };
         let victim = alive.swap_remove(next);
         thread::sleep(victim.dies.saturating_duration_since(Instant::now()));
-        sum += victim.kill(args)?;
+        victim.kill()?;
+        dying.push_back(victim);
+        if dying.len() > DYING {
+            sum += dying.pop_front().map_or(Ok(0), |dead| dead.count(args))?;
+        }
+    }
+    for dead in dying {
+        sum += dead.count(args)?;
     }
     let vcpus = u64::from(args.vms) * u64::from(args.vcpus);
     writeln!(
@@ -99,13 +113,19 @@ impl Victim {
         }
     }
 
-    /// Kills it and returns how many CPUIDs its guest has counted.
-    fn kill(self, args: &Args) -> Result<u64> {
-        let mut status = 0;
+    fn kill(&self) -> Result<()> {
         // SAFETY: The process is a child of ours that has not been waited for,
         // so the number is still its own.
-        unsafe { libc::kill(self.pid, libc::SIGKILL) };
-        // SAFETY: As above, and `status` is there to be written to.
+        match unsafe { libc::kill(self.pid, libc::SIGKILL) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()).context("kill failed"),
+        }
+    }
+
+    /// Waits until it is dead and returns how many CPUIDs its guest has counted.
+    fn count(self, args: &Args) -> Result<u64> {
+        let mut status = 0;
+        // SAFETY: `status` is there to be written to.
         let waited = unsafe { libc::waitpid(self.pid, &mut status, 0) };
         ensure!(waited == self.pid, "a VM's process is gone unwaited for");
         ensure!(
