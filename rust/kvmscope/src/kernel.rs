@@ -83,9 +83,8 @@ impl Kernel {
             return Ok(None);
         };
         let mut table = Table::default();
-        match read_tables(&path.join("scope"), &mut table)? {
-            None => return Ok(None),
-            Some(its) => ensure!(its == isa, "{} is of {its}, not {isa}", path.display()),
+        if !read_tables_of(isa, path, &mut table)? {
+            return Ok(None);
         }
 
         let mut vcpus = BTreeMap::new();
@@ -94,7 +93,7 @@ impl Kernel {
                 continue;
             };
             let mut table = Table::default();
-            if read_tables(&path.join("scope"), &mut table)?.is_some() {
+            if read_tables_of(isa, &path, &mut table)? {
                 vcpus.insert(vcpu, table);
             }
         }
@@ -244,6 +243,15 @@ fn read_tables(scope: &Path, table: &mut Table) -> Result<Option<String>> {
         read_latency(&text, table).with_context(|| path.display().to_string())?;
     }
     Ok(Some(isa))
+}
+
+/// Reads the tables of a VM or vCPU. False when they are not there (any more).
+fn read_tables_of(isa: &str, path: &Path, table: &mut Table) -> Result<bool> {
+    let its = read_tables(&path.join("scope"), table)?;
+    // Reasons of two kinds of CPU do not add up.
+    let alike = its.as_ref().is_none_or(|its| its == isa);
+    ensure!(alike, "{} is not of {isa}, as the rest is", path.display());
+    Ok(its.is_some())
 }
 
 /// A VM may end at any time, and its files with it.

@@ -97,7 +97,8 @@ fn failure(error: &Error) -> ExitCode {
 /// Tells the user, in one line whatever it is made of. Not eprintln!, which panics
 /// where standard error is full.
 pub fn say(text: &str) {
-    let _ = writeln!(stderr(), "kvmscope: {}", text.replace('\n', " "));
+    let line = format!("kvmscope: {}\n", text.replace('\n', " "));
+    let _ = stderr().write_all(line.as_bytes());
 }
 
 fn is_broken_pipe(error: &Error) -> bool {

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Running the command against a machine made of files.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+pub fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
+}
+
+pub fn kvmscope(root: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvmscope"));
+    command.arg("--root").arg(root);
+    command
+}
+
+pub fn run(root: &Path, args: &[&str]) -> Output {
+    kvmscope(root).args(args).output().expect("kvmscope runs")
+}
+
+#[allow(dead_code, reason = "not all tests have use for it")]
+pub fn stdout(root: &Path, args: &[&str]) -> String {
+    let output = run(root, args);
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// What it said when it failed, as it should: in one line.
+#[allow(dead_code, reason = "not all tests have use for it")]
+pub fn failure(root: &Path, args: &[&str]) -> String {
+    let output = run(root, args);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said.trim_end().to_string()
+}
+
+/// A copy of a machine, to be changed; gone when dropped.
+pub struct Machine(PathBuf);
+
+#[allow(dead_code, reason = "not all tests have use for it")]
+impl Machine {
+    pub fn copy(name: &str) -> Machine {
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_dir_all(&root);
+        copy(&data("host"), &root).expect("copied");
+        Machine(root)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.0.join(path)
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        fs::write(self.path(path), text).expect("written");
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).expect("read")
+    }
+
+    pub fn remove(&self, path: &str) {
+        fs::remove_dir_all(self.path(path)).expect("removed");
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every form of output, to the letter. `KVMSCOPE_BLESS=1 cargo test` writes down
+//! what comes out now as what should; look at the difference.
+
+mod common;
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use common::{data, kvmscope, stdout};
+
+fn check(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if env::var_os("KVMSCOPE_BLESS").is_some() {
+        fs::write(&path, text).expect("blessed");
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        text == golden,
+        "{name} is not what it was; it was\n{golden}\nand is\n{text}"
+    );
+}
+
+/// Dumps of one machine: all but the time of day is the same every time.
+fn dump(name: &str, args: &[&str]) {
+    let args = [&["dump"], args].concat();
+    let text = stdout(&data("host"), &args);
+    check(
+        name,
+        &text
+            .lines()
+            .map(|line| timeless(line) + "\n")
+            .collect::<String>(),
+    );
+}
+
+fn timeless(line: &str) -> String {
+    let number = |text: &str| text.find([',', '}']).unwrap_or(text.len());
+    if let Some((before, after)) = line.split_once("\"time\":") {
+        return format!("{before}\"time\":0{}", &after[number(after)..]);
+    }
+    match line.split_once(',') {
+        Some((time, rest)) if time.parse::<f64>().is_ok() => format!("0,{rest}"),
+        _ => line.to_string(),
+    }
+}
+
+#[test]
+fn dump_as_text() {
+    dump("dump.txt", &[]);
+    dump("dump-vm.txt", &["--by", "vm"]);
+    dump("dump-vcpu.txt", &["--by", "vcpu", "--sort", "time"]);
+    dump("dump-all.txt", &["--by", "all", "--sort", "number"]);
+    dump(
+        "dump-filtered.txt",
+        &[
+            "--vm",
+            "web",
+            "--vcpu",
+            "1",
+            "--reason",
+            "cpuid|ept",
+            "--sort",
+            "avg",
+        ],
+    );
+    dump("dump-process.txt", &["--pid", "810"]);
+}
+
+#[test]
+fn dump_as_json() {
+    dump("dump.json", &["--json"]);
+    dump("dump-all.json", &["--json", "--by", "all", "--vm", "900-4"]);
+}
+
+#[test]
+fn dump_as_csv() {
+    dump("dump.csv", &["--csv", "-"]);
+    dump("dump-all.csv", &["--csv", "-", "--by", "all"]);
+}
+
+/// The recording is of a machine with a VM that ends, one that begins, a reset
+/// and a kernel that stops measuring latency.
+fn report(name: &str, args: &[&str]) {
+    let file = data("run.kvmscope");
+    let args = [&["report", file.to_str().expect("UTF-8")], args].concat();
+    check(name, &stdout(Path::new("/nonexistent"), &args));
+}
+
+#[test]
+fn reports() {
+    report("report.txt", &[]);
+    report("report-vm.txt", &["--by", "vm"]);
+    report("report.json", &["--json", "--by", "vcpu"]);
+    report("report.csv", &["--csv", "-", "--by", "vm"]);
+}
+
+/// Ended also when the test fails.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn prometheus() {
+    let mut server = kvmscope(&data("host"))
+        .args(["stat", "--prometheus", "0", "--reason", "IO|CPUID|EMUL"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Server)
+        .expect("kvmscope runs");
+    let mut said = String::new();
+    let stderr = server.0.stderr.as_mut().expect("piped");
+    BufReader::new(stderr)
+        .read_line(&mut said)
+        .expect("it says where it listens");
+    let address = said.split('/').nth(2).expect("an address").to_string();
+
+    let ask = |request: &str| {
+        let mut stream = TcpStream::connect(&address).expect("connected");
+        stream.write_all(request.as_bytes()).expect("asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer
+    };
+    let answer = ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(
+        head.contains(&format!("Content-Length: {}\r\n", body.len())),
+        "{head}"
+    );
+    let body = body.to_string();
+
+    let cases = [
+        ("HEAD /metrics HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK"),
+        ("GET /metrics?x HTTP/1.1\n\n", "HTTP/1.1 200 OK"),
+        ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK"),
+        (
+            "GET /../etc/passwd HTTP/1.1\r\n\r\n",
+            "HTTP/1.1 404 Not Found",
+        ),
+        (
+            "POST /metrics HTTP/1.1\r\n\r\n",
+            "HTTP/1.1 405 Method Not Allowed",
+        ),
+        ("GET /metrics\r\n\r\n", "HTTP/1.1 400 Bad Request"),
+        ("\u{0}\u{1}\n\n", "HTTP/1.1 400 Bad Request"),
+    ];
+    for (request, status) in cases {
+        assert_eq!(ask(request).lines().next(), Some(status), "{request:?}");
+    }
+    check("metrics.txt", &body);
+}
+
+#[test]
+fn man_pages_and_completions() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("man");
+    let _ = fs::remove_dir_all(&directory);
+    stdout(Path::new("/"), &["man", directory.to_str().expect("UTF-8")]);
+    for page in [
+        "kvmscope.1",
+        "kvmscope-dump.1",
+        "kvmscope-stat.1",
+        "kvmscope-report.1",
+    ] {
+        let text = fs::read_to_string(directory.join(page)).expect("a page");
+        assert!(
+            text.contains(".SH SYNOPSIS") && text.contains("Examples:"),
+            "{page}"
+        );
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(Path::new("/"), &["completions", shell]);
+        assert!(script.contains("prometheus"), "{shell}");
+    }
+}

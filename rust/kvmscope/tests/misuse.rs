@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What goes wrong is said in one line with a status, and nothing stays behind.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{symlink, PermissionsExt};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use common::{data, failure, kvmscope, run, stdout, Machine};
+
+const TABLES: &str = "sys/kernel/debug/kvm";
+const LATENCY: &str = "sys/kernel/kvmscope/latency";
+
+#[test]
+fn a_kernel_without_kvmscope() {
+    let machine = Machine::copy("without");
+    machine.remove("sys/kernel/kvmscope");
+    machine.remove("sys/kernel/debug/kvm/scope");
+    let other = "kvmscope: this kernel's KVM is not kvmscope's, or neither kvm-intel nor kvm-amd \
+                 is loaded: boot the kernel with CONFIG_KVM_SCOPE=y and load one of them";
+    for args in [
+        &["dump"][..],
+        &["stat"],
+        &["stat", "--once"],
+        &["record", "x"],
+        &["latency"],
+        &["reset"],
+    ] {
+        assert_eq!(failure(machine.root(), args), other, "{args:?}");
+    }
+    machine.remove("sys/module");
+    assert!(failure(machine.root(), &["dump"]).contains("KVM is not loaded"));
+    assert!(failure(Path::new("/nonexistent"), &["dump"]).contains("KVM is not loaded"));
+}
+
+#[test]
+fn no_debugfs() {
+    let machine = Machine::copy("unmounted");
+    machine.remove(TABLES);
+    assert!(failure(machine.root(), &["dump"]).contains("is not mounted: run mount -t debugfs"));
+    fs::create_dir(machine.path("sys/kernel/debug/other")).unwrap();
+    assert!(failure(machine.root(), &["dump"]).contains("older than this command"));
+}
+
+#[test]
+fn not_allowed_to_read() {
+    let machine = Machine::copy("locked");
+    let exits = machine.path("sys/kernel/debug/kvm/scope/exits");
+    fs::set_permissions(&exits, fs::Permissions::from_mode(0)).unwrap();
+    if fs::read(&exits).is_ok() {
+        // Root reads everything; its own case is tried in L1.
+        return;
+    }
+    assert_eq!(
+        failure(machine.root(), &["dump"]),
+        "kvmscope: debugfs is for root only: run it as root"
+    );
+    fs::create_dir(machine.path("sys/kernel/security")).unwrap();
+    machine.write(
+        "sys/kernel/security/lockdown",
+        "none [integrity] confidentiality\n",
+    );
+    assert!(failure(machine.root(), &["dump"]).contains("the kernel is locked down"));
+}
+
+#[test]
+fn a_table_that_is_none() {
+    let machine = Machine::copy("garbled");
+    let file = "sys/kernel/debug/kvm/812-11/vcpu1/scope/exits";
+    machine.write(
+        file,
+        "kvmscope 1 exits VMX\nnumber name exits nested\n1 X\n",
+    );
+    let said = failure(machine.root(), &["dump"]);
+    assert!(
+        said.ends_with("812-11/vcpu1/scope/exits: line 3: the row ends before its exits"),
+        "{said}"
+    );
+    machine.write(file, "kvmscope 7 exits VMX\n");
+    assert!(failure(machine.root(), &["dump"]).contains("format is version \"7\""));
+    machine.write(file, "kvmscope 1 exits SVM\nnumber name exits nested\n");
+    assert!(failure(machine.root(), &["dump"]).contains("VMX"));
+    machine.write(LATENCY, "maybe\n");
+    assert!(failure(machine.root(), &["latency"]).contains("not 0 or 1"));
+}
+
+#[test]
+fn a_vm_that_is_ending() {
+    let machine = Machine::copy("ending");
+    machine.remove("sys/kernel/debug/kvm/900-4/scope");
+    machine.remove("sys/kernel/debug/kvm/812-11/vcpu1/scope");
+    let table = stdout(machine.root(), &["dump", "--by", "vcpu"]);
+    assert!(
+        table.contains("812-11") && !table.contains("900-4"),
+        "{table}"
+    );
+    assert_eq!(table.lines().count(), 3, "{table}");
+}
+
+#[test]
+fn a_kernel_that_does_not_measure_latency() {
+    let machine = Machine::copy("timeless");
+    for scope in [
+        "scope",
+        "812-11/scope",
+        "812-11/vcpu0/scope",
+        "812-11/vcpu1/scope",
+        "900-4/scope",
+        "900-4/vcpu0/scope",
+    ] {
+        fs::remove_file(machine.path(&format!("{TABLES}/{scope}/latency"))).unwrap();
+    }
+    fs::remove_file(machine.path(LATENCY)).unwrap();
+    assert!(!stdout(machine.root(), &["dump"]).contains("Time%"));
+    assert_eq!(stdout(machine.root(), &["latency"]), "off\n");
+    let said = failure(machine.root(), &["stat", "--once", "--latency"]);
+    assert!(
+        said.contains("has no") && said.contains("latency"),
+        "{said}"
+    );
+}
+
+#[test]
+fn filters_that_match_nothing() {
+    let host = data("host");
+    let said = failure(&host, &["dump", "--vm", "nosuch"]);
+    let there = "there are 812-11 (\"web\", 2 vCPUs), 900-4 (\"guest storm\", 1 vCPUs)";
+    assert_eq!(said, format!("kvmscope: the filter matches no VM; {there}"));
+    failure(&host, &["dump", "--vm", "web", "--vcpu", "2"]);
+    failure(&host, &["dump", "--pid", "1"]);
+    failure(&host, &["stat", "--once", "-i", "0.1", "--pid", "1"]);
+    // A reason may simply not have been seen.
+    assert!(stdout(&host, &["dump", "--reason", "XSAVES"]).contains("TOTAL"));
+}
+
+#[test]
+fn words_that_are_none() {
+    let host = data("host");
+    let cases: [&[&str]; 8] = [
+        &["dump", "--reason", "("],
+        &["dump", "--vcpu", "x"],
+        &["dump", "--pid", "-1"],
+        &["dump", "--sort", "size"],
+        &["stat", "--interval", "0"],
+        &["stat", "--prometheus", "nowhere"],
+        &["stat", "--json", "--csv", "x"],
+        &["frobnicate"],
+    ];
+    for args in cases {
+        let output = run(&host, args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stderr.starts_with(b"error: "), "{args:?}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_written() {
+    let host = data("host");
+    let said = failure(&host, &["dump", "--csv", "/nonexistent/x"]);
+    assert!(
+        said.starts_with("kvmscope: cannot write /nonexistent/x: No such file"),
+        "{said}"
+    );
+    let full = || {
+        Stdio::from(
+            fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .unwrap(),
+        )
+    };
+    for args in [
+        &["dump"][..],
+        &["dump", "--json"],
+        &["dump", "--csv", "-"],
+        &["record", "-"],
+        &["latency"],
+        &["completions", "bash"],
+    ] {
+        let output = kvmscope(&host).args(args).stdout(full()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("No space left"),
+            "{args:?}"
+        );
+    }
+    // Nor does it matter when the complaint itself cannot be written.
+    let status = kvmscope(&host)
+        .args(["dump", "--vm", "x"])
+        .stderr(full())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn recordings_that_are_none() {
+    let machine = Machine::copy("recordings");
+    let root = machine.root();
+    let file = machine.path("run");
+    let file = file.to_str().unwrap();
+    let report = |text: &str| {
+        machine.write("run", text);
+        failure(root, &["report", file])
+    };
+    assert!(report("").contains("not a recording"));
+    assert!(report("\u{0}\u{1}garbage").contains("not a recording"));
+    assert!(report("[1,2]\n").contains("not a recording"));
+    assert!(report("{\"kvmscope_recording\":9}\n").contains("format is version 9"));
+    let head = "{\"kvmscope_recording\":1,\"about\":\"\",\"host\":\"h\",\"kernel\":\"k\"}\n";
+    assert!(report(head).contains("no two snapshots"));
+    assert!(report(&format!("{head}{{}}\n")).contains("line 2: missing field"));
+    assert!(failure(root, &["report", "/nonexistent"]).contains("cannot read /nonexistent"));
+
+    let exists = failure(root, &["record", file]);
+    assert!(exists.ends_with("exists: --force replaces it"), "{exists}");
+    let output = run(root, &["record", "--force", "-d", "0.3", "-i", "0.1", file]);
+    assert!(output.status.success(), "{output:?}");
+
+    // Cut short, as by a full disk: what is whole counts.
+    let whole = machine.read("run");
+    assert!(stdout(root, &["report", file]).starts_with("4 snapshots"));
+    machine.write("run", &whole[..whole.len() - 10]);
+    let output = run(root, &["report", file]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cut short"));
+    assert!(output.stdout.starts_with(b"3 snapshots"));
+}
+
+fn signal(child: &Child, name: &str) {
+    let pid = child.id().to_string();
+    let kill = std::process::Command::new("kill")
+        .args([name, &pid])
+        .status();
+    assert!(kill.unwrap().success());
+}
+
+#[test]
+fn latency_is_switched_back() {
+    let machine = Machine::copy("restored");
+    machine.write(LATENCY, "0");
+    for (name, args, status) in [
+        ("-INT", ["stat", "--latency", "--json", "-i0.1"], 0),
+        ("-TERM", ["stat", "--latency", "--once", "-i60"], 143),
+        ("-INT", ["stat", "--latency", "--once", "-i60"], 130),
+        ("-HUP", ["stat", "--latency", "--prometheus", "0"], 0),
+        ("-TERM", ["record", "--latency", "-i60", "-"], 0),
+    ] {
+        let mut child = kvmscope(machine.root())
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        for _ in 0..100 {
+            if machine.read(LATENCY) == "1" {
+                break;
+            }
+            sleep(Duration::from_millis(50));
+        }
+        assert_eq!(machine.read(LATENCY), "1", "{args:?}");
+        sleep(Duration::from_millis(100));
+        signal(&child, name);
+        assert_eq!(child.wait().unwrap().code(), Some(status), "{args:?}");
+        assert_eq!(machine.read(LATENCY), "0", "{args:?}");
+    }
+}
+
+#[test]
+fn latency_that_was_on_stays_on() {
+    let machine = Machine::copy("left");
+    machine.write(LATENCY, "1\n");
+    stdout(
+        machine.root(),
+        &["stat", "--latency", "--once", "-i", "0.1"],
+    );
+    assert_eq!(machine.read(LATENCY), "1\n");
+}
+
+#[test]
+fn nobody_reads_on() {
+    let machine = Machine::copy("pipe");
+    machine.write(LATENCY, "0");
+    let mut child = kvmscope(machine.root())
+        .args(["stat", "--latency", "-i", "0.1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let mut head = String::new();
+    reader.read_line(&mut head).unwrap();
+    drop(reader);
+    let output = child.wait_with_output().unwrap();
+    assert!(head.starts_with("No  VM-EXIT"), "{head}");
+    assert_eq!(output.status.code(), Some(141), "as of SIGPIPE");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(machine.read(LATENCY), "0");
+}
+
+#[test]
+fn knobs() {
+    let machine = Machine::copy("knobs");
+    for (args, file, text) in [
+        (&["exits", "off"][..], "exits", "0"),
+        (&["exits", "on"], "exits", "1"),
+        (&["latency", "off"], "latency", "0"),
+        (&["reset"], "reset", "1"),
+    ] {
+        stdout(machine.root(), args);
+        assert_eq!(
+            &machine.read(&format!("sys/kernel/kvmscope/{file}"))[..1],
+            text
+        );
+    }
+    assert_eq!(stdout(machine.root(), &["exits"]), "on\n");
+}
+
+/// Whoever names a guest does not get to write to our terminal.
+#[test]
+fn names_are_harmless() {
+    let machine = Machine::copy("names");
+    machine.write("proc/812/cmdline", "qemu\0-name\0\u{1b}[2Jx\"\\\ny\0");
+    let table = stdout(machine.root(), &["dump", "--by", "vm"]);
+    assert!(
+        table.contains("?[2Jx\"\\?y") && !table.contains('\u{1b}'),
+        "{table}"
+    );
+    let said = failure(machine.root(), &["dump", "--vm", "x"]);
+    assert!(!said.contains('\u{1b}'), "{said}");
+}
+
+/// Links and odd names in the tree are not VMs.
+#[test]
+fn what_is_no_vm() {
+    let machine = Machine::copy("odd");
+    for name in ["x-y", "1-", "-1", "77", "99999999999-1"] {
+        fs::create_dir(machine.path(&format!("{TABLES}/{name}"))).unwrap();
+    }
+    symlink(
+        machine.path(&format!("{TABLES}/900-4")),
+        machine.path(&format!("{TABLES}/901-4")),
+    )
+    .unwrap();
+    assert_eq!(
+        stdout(machine.root(), &["dump", "--by", "vm"])
+            .lines()
+            .count(),
+        4
+    );
+}
