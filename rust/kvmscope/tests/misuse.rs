@@ -52,7 +52,7 @@ fn no_debugfs() {
 fn not_allowed_to_read() {
     let machine = Machine::copy("locked");
     let exits = machine.path("sys/kernel/debug/kvm/scope/exits");
-    fs::set_permissions(&exits, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&exits, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read(&exits).is_ok() {
         // Root reads everything; its own case is tried in L1.
         return;
@@ -72,6 +72,9 @@ fn not_allowed_to_read() {
 #[test]
 fn a_table_that_is_none() {
     let machine = Machine::copy("garbled");
+    machine.write(LATENCY, "maybe\n");
+    assert!(failure(machine.root(), &["latency"]).contains("not 0 or 1"));
+    machine.write(LATENCY, "1\n");
     let file = "sys/kernel/debug/kvm/812-11/vcpu1/scope/exits";
     machine.write(
         file,
@@ -86,8 +89,6 @@ fn a_table_that_is_none() {
     assert!(failure(machine.root(), &["dump"]).contains("format is version \"7\""));
     machine.write(file, "kvmscope 1 exits SVM\nnumber name exits nested\n");
     assert!(failure(machine.root(), &["dump"]).contains("VMX"));
-    machine.write(LATENCY, "maybe\n");
-    assert!(failure(machine.root(), &["latency"]).contains("not 0 or 1"));
 }
 
 #[test]
