@@ -127,7 +127,8 @@ impl Time {
         };
         change.max_ns = match highest {
             Some(lower) if earlier.samples != 0 && self.max_ns == earlier.max_ns => {
-                (upper(lower) - 1).min(self.max_ns)
+                // The bound may have been rounded down to a whole nanosecond.
+                (upper(lower) + 1).min(self.max_ns)
             }
             _ => self.max_ns,
         };
