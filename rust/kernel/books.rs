@@ -9,8 +9,7 @@
 //!
 //! The caller serialises all of this with the coming and going of vCPUs.
 
-use crate::counters::{subtract, Counters, Table};
-use crate::reasons::SLOTS;
+use crate::counters::{Counters, Table};
 
 /// What must be remembered besides the counters of live vCPUs.
 pub struct Books {
@@ -24,8 +23,8 @@ impl Books {
     /// Nothing counted, nothing reset.
     pub const fn new() -> Self {
         Self {
-            retired: [0; SLOTS],
-            baseline: [0; SLOTS],
+            retired: Table::new(),
+            baseline: Table::new(),
         }
     }
 
@@ -36,14 +35,14 @@ impl Books {
 
     /// Writes what was counted since the last reset to `out`.
     pub fn since_reset<'a>(&self, live: impl Iterator<Item = &'a Counters>, out: &mut Table) {
-        out.copy_from_slice(&self.retired);
+        out.copy_from(&self.retired);
         live.for_each(|vcpu| vcpu.add_to(out));
-        subtract(out, &self.baseline);
+        out.subtract(&self.baseline);
     }
 
     /// Counts from zero from now on.
     pub fn reset<'a>(&mut self, live: impl Iterator<Item = &'a Counters>) {
-        self.baseline.copy_from_slice(&self.retired);
+        self.baseline.copy_from(&self.retired);
         live.for_each(|vcpu| vcpu.add_to(&mut self.baseline));
     }
 }

@@ -11,19 +11,30 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::reasons::SLOTS;
 
-/// One value per slot, as of some moment.
-pub type Table = [u64; SLOTS];
-
-/// One vCPU's counters, incremented by C in place (`kvm_scope_count()`).
+/// One counter per slot, incremented by C in place (`kvm_scope_vm_exit()`).
 #[repr(transparent)]
-pub struct Counters([AtomicU64; SLOTS]);
+pub struct Counts([AtomicU64; SLOTS]);
 
-impl Counters {
-    /// All zero.
-    pub const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; SLOTS])
-    }
+/// One vCPU's counters. Laid out as C has it.
+#[repr(C)]
+pub struct Counters {
+    /// All exits.
+    pub all: Counts,
+    /// Those of them that were taken while a guest of the guest ran.
+    pub nested: Counts,
+}
 
+/// The values of counters as of some moment.
+#[repr(C)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// All exits.
+    pub all: [u64; SLOTS],
+    /// Those of them that were taken while a guest of the guest ran.
+    pub nested: [u64; SLOTS],
+}
+
+impl Counts {
     /// Counts one event. To be called by the vCPU's thread only; a slot out of
     /// range is ignored.
     #[inline]
@@ -33,11 +44,27 @@ impl Counters {
         }
     }
 
-    /// Adds what was counted so far to `sum`.
-    pub fn add_to(&self, sum: &mut Table) {
+    fn add_to(&self, sum: &mut [u64; SLOTS]) {
         for (sum, counter) in sum.iter_mut().zip(&self.0) {
             *sum = sum.wrapping_add(counter.load(Relaxed));
         }
+    }
+}
+
+impl Counters {
+    /// All zero.
+    pub const fn new() -> Self {
+        const ZERO: Counts = Counts([const { AtomicU64::new(0) }; SLOTS]);
+        Self {
+            all: ZERO,
+            nested: ZERO,
+        }
+    }
+
+    /// Adds what was counted so far to `sum`.
+    pub fn add_to(&self, sum: &mut Table) {
+        self.all.add_to(&mut sum.all);
+        self.nested.add_to(&mut sum.nested);
     }
 }
 
@@ -47,9 +74,32 @@ impl Default for Counters {
     }
 }
 
-/// Subtracts an earlier table from a later one, in place.
-pub fn subtract(from: &mut Table, earlier: &Table) {
-    for (value, earlier) in from.iter_mut().zip(earlier) {
-        *value = value.wrapping_sub(*earlier);
+impl Table {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self {
+            all: [0; SLOTS],
+            nested: [0; SLOTS],
+        }
+    }
+
+    /// Takes the values of another table.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.all.copy_from_slice(&other.all);
+        self.nested.copy_from_slice(&other.nested);
+    }
+
+    /// Subtracts an earlier table.
+    pub fn subtract(&mut self, earlier: &Self) {
+        let values = self.all.iter_mut().chain(&mut self.nested);
+        for (value, earlier) in values.zip(earlier.all.iter().chain(&earlier.nested)) {
+            *value = value.wrapping_sub(*earlier);
+        }
+    }
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self::new()
     }
 }

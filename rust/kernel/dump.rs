@@ -6,7 +6,7 @@ use core::fmt;
 
 use crate::counters::Table;
 use crate::knobs::Dump;
-use crate::reasons::{reason, Isa, Reason, SLOTS};
+use crate::reasons::{reason, Isa, Number, Reason, SLOTS};
 
 /// One line of the table.
 pub enum Line {
@@ -18,9 +18,9 @@ pub enum Line {
 
 /// Gives every line of the table to `print`, in the order of the reasons.
 pub fn dump(isa: Isa, what: Dump, table: &Table, mut print: impl FnMut(Line)) {
-    let total = table.iter().fold(0u64, |sum, n| sum.wrapping_add(*n));
+    let total = table.all.iter().fold(0u64, |sum, n| sum.wrapping_add(*n));
 
-    for (slot, &count) in (0..SLOTS).zip(table) {
+    for (slot, &count) in (0..SLOTS).zip(&table.all) {
         let Some(reason) = reason(isa, slot) else {
             continue;
         };
@@ -35,17 +35,11 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Line::Row(reason, count, total) => {
-                match reason.number {
-                    None => write!(f, "{:>10}", "-")?,
-                    // SVM's VMEXIT_INVALID, the failed VMRUN.
-                    Some(u32::MAX) => write!(f, "{:>10}", -1)?,
-                    Some(number) if number > 0xffff => write!(f, "{number:>#10x}")?,
-                    Some(number) => write!(f, "{number:>10}")?,
-                }
                 let (percent, hundredths) = share(count, total);
                 write!(
                     f,
-                    " {:<28} {count:>16} {percent:>3}.{hundredths:02}%",
+                    "{:>10} {:<28} {count:>16} {percent:>3}.{hundredths:02}%",
+                    Number(reason.number),
                     reason.name
                 )
             }

@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The boundary to C: everything that `kvm_scope_abi.h` declares, and all the
-//! unsafe code there is.
+//! The boundary to C: everything that `asm/kvm_scope_abi.h` declares, and all
+//! the unsafe code there is.
 //!
-//! C calls [`kvm_scope_start`] before the first vCPU or knob exists and
+//! C calls [`kvm_scope_start`] before the first vCPU or file exists and
 //! [`kvm_scope_stop`] after the last is gone; every other function is called in
 //! between. That is what makes [`registry`] sound.
 
-use core::ffi::c_int;
-use core::ptr;
+use core::ffi::{c_int, c_void};
+use core::fmt::{self, Write};
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use kernel::init;
 use kernel::prelude::*;
-use kernel::rbtree::RBTree;
+use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::{new_mutex, Mutex};
 
 use crate::books::Books;
 use crate::counters::{Counters, Table};
 use crate::dump::dump;
-use crate::knobs;
+use crate::knobs::{self, Dump};
+use crate::latency::{Latency, WHO};
 use crate::reasons::{self, Isa};
+use crate::tables;
 
 /// The C header as Rust sees it (bindgen).
 #[allow(
@@ -34,14 +37,17 @@ use crate::reasons::{self, Isa};
 mod bindings {
     include!(concat!(env!("KVM_SCOPE_GENERATED"), "/abi_generated.rs"));
 }
-use bindings::kvm_scope_counters;
+use bindings::{kvm_scope_clock, kvm_scope_cost, kvm_scope_counters};
 
 // What the header and the logic both state must be the same.
 const _: () = {
     assert!(size_of::<Counters>() == size_of::<kvm_scope_counters>());
     assert!(align_of::<Counters>() == align_of::<kvm_scope_counters>());
+    assert!(size_of::<Table>() == size_of::<kvm_scope_counters>());
+    assert!(size_of::<Latency>() == reasons::SLOTS * size_of::<kvm_scope_cost>());
+    assert!(align_of::<Latency>() == align_of::<kvm_scope_cost>());
+    assert!(WHO == bindings::KVM_SCOPE_WHO as usize);
     assert!(reasons::DIRECT == bindings::KVM_SCOPE_DIRECT as usize);
-    assert!(reasons::VMFAIL == bindings::KVM_SCOPE_VMFAIL as usize);
     assert!(reasons::EMULATION_REQUIRED == bindings::KVM_SCOPE_EMULATION_REQUIRED as usize);
     assert!(reasons::SLOTS == bindings::KVM_SCOPE_SLOTS as usize);
 };
@@ -60,42 +66,121 @@ matches_prototype!(
     kvm_scope_stop,
     kvm_scope_vcpu_register,
     kvm_scope_vcpu_retire,
-    kvm_scope_count_rare,
+    kvm_scope_slot,
+    kvm_scope_latency_start,
+    kvm_scope_latency_stop,
+    kvm_scope_vm_exits,
+    kvm_scope_show,
     kvm_scope_dump,
     kvm_scope_reset,
     kvm_scope_parse_switch,
 );
 
 // SAFETY: Integers only, for which all zeroes is a value.
-unsafe impl init::Zeroable for Counters {}
+unsafe impl init::Zeroable for Table {}
 // SAFETY: As above.
 unsafe impl init::Zeroable for Books {}
+// SAFETY: As above.
+unsafe impl init::Zeroable for Latency {}
 
-/// Identifies a live vCPU: the addresses of its `struct kvm` and `kvm_vcpu`.
-/// Sorted, so that the vCPUs of one VM stand together.
-type Key = (u64, u64);
+/// Room for the name of a VM: two numbers and a dash.
+const NAME: usize = bindings::KVM_SCOPE_NAME as usize;
+
+/// Identifies a live vCPU: the address of its `struct kvm`, its number, and the
+/// address of its `struct kvm_vcpu`, for there may for a moment be two of one
+/// number. Sorted, the vCPUs of a VM stand together.
+type Key = (u64, u32, u64);
+
+/// A live vCPU.
+struct Vcpu {
+    /// In `vcpu->stat`, incremented by the vCPU's thread.
+    counters: NonNull<Counters>,
+    /// In `vcpu->arch`, kept by the vCPU's thread.
+    clock: NonNull<kvm_scope_clock>,
+    /// Where the clock's times go, once any were taken.
+    latency: Option<KVBox<Latency>>,
+    /// The VM's name: the creator's pid and the number of its file.
+    name: [u8; NAME],
+}
+
+impl Vcpu {
+    fn counters(&self) -> &Counters {
+        // SAFETY: By the contract of `kvm_scope_vcpu_register` the counters
+        // stay until the vCPU retires, which takes `self` out of the ledger.
+        // Rust's accesses are atomic; C's increments are single instructions
+        // by the one thread that writes.
+        unsafe { self.counters.as_ref() }
+    }
+
+    /// Makes sure that there is a place for times.
+    fn make_room(&mut self) -> Result {
+        if self.latency.is_none() {
+            self.latency = Some(no_latency()?);
+        }
+        Ok(())
+    }
+
+    /// Forgets all times, and the exit that the clock is running for.
+    ///
+    /// # Safety
+    ///
+    /// The vCPU's thread is in no hook that uses the clock, and will be in none
+    /// before this is over.
+    unsafe fn set_clock(&mut self) {
+        let mut clock = kvm_scope_clock {
+            exit: bindings::KVM_SCOPE_NEVER as u64,
+            cost: ptr::null_mut(),
+            costs: ptr::null_mut(),
+            since: [0; WHO],
+        };
+        if let Some(latency) = &self.latency {
+            latency.clear();
+            clock.costs = ptr::from_ref(&**latency).cast_mut().cast();
+        }
+        // SAFETY: Valid as the counters are; by our contract nobody else
+        // accesses it now.
+        unsafe { self.clock.write(clock) };
+    }
+
+    fn cost_to(&self, sum: &Latency) {
+        if let Some(latency) = &self.latency {
+            latency.add_to(sum);
+        }
+    }
+
+    fn name(&self) -> &str {
+        let name = self.name.split(|&byte| byte == 0).next();
+        name.and_then(|name| core::str::from_utf8(name).ok())
+            .unwrap_or("?")
+    }
+}
 
 /// The live vCPUs, and what is remembered of the dead.
 struct Ledger {
-    live: RBTree<Key, KBox<Counters>>,
+    live: RBTree<Key, Vcpu>,
     books: KBox<Books>,
+    /// What the exits of dead vCPUs cost, once anything was measured.
+    retired: Option<KVBox<Latency>>,
+    /// Whether new vCPUs are to be measured.
+    measuring: bool,
 }
 
-impl Ledger {
-    fn counters(&self) -> impl Iterator<Item = &Counters> {
-        self.live.values().map(|counters| &**counters)
-    }
+/// Room to add up what is about to be printed.
+struct Sums {
+    table: KBox<Table>,
+    latency: Option<KVBox<Latency>>,
 }
 
 #[pin_data]
 struct Registry {
     isa: Isa,
+    tsc_khz: u32,
     #[pin]
     ledger: Mutex<Ledger>,
-    /// The table being printed; held while printing, so that the lines of two
-    /// dumps do not mix and no vCPU waits for a slow console.
+    /// Held while printing, so that the lines of two dumps do not mix and no
+    /// vCPU waits for a slow console. Taken before the ledger.
     #[pin]
-    printing: Mutex<KBox<Table>>,
+    sums: Mutex<Sums>,
 }
 
 static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(ptr::null_mut());
@@ -111,17 +196,56 @@ unsafe fn registry<'a>() -> &'a Registry {
     unsafe { &*REGISTRY.load(Ordering::Acquire) }
 }
 
-fn start(isa: Isa) -> Result {
+fn errno(result: Result) -> c_int {
+    match result {
+        Ok(()) => 0,
+        Err(e) => e.to_errno(),
+    }
+}
+
+fn isa_from_c(isa: u32) -> Result<Isa> {
+    match isa {
+        bindings::KVM_SCOPE_VMX => Ok(Isa::Vmx),
+        bindings::KVM_SCOPE_SVM => Ok(Isa::Svm),
+        _ => Err(EINVAL),
+    }
+}
+
+fn no_latency() -> Result<KVBox<Latency>> {
+    let latency = KVBox::<Latency>::init(init::zeroed(), GFP_KERNEL_ACCOUNT)?;
+    latency.clear();
+    Ok(latency)
+}
+
+/// Gets ready to count on a CPU with `isa`, one of KVM_SCOPE_VMX and
+/// KVM_SCOPE_SVM, whose TSC counts so many kHz. Returns 0, or -EINVAL or
+/// -ENOMEM, with nothing to undo.
+///
+/// # Safety
+///
+/// Not between an earlier call that succeeded and its [`kvm_scope_stop`].
+#[no_mangle]
+unsafe extern "C" fn kvm_scope_start(isa: u32, tsc_khz: u32) -> c_int {
+    errno(isa_from_c(isa).and_then(|isa| start(isa, tsc_khz)))
+}
+
+fn start(isa: Isa, tsc_khz: u32) -> Result {
     let ledger = Ledger {
         live: RBTree::new(),
         books: KBox::init(init::zeroed(), GFP_KERNEL)?,
+        retired: None,
+        measuring: false,
     };
-    let table = KBox::init(init::zeroed(), GFP_KERNEL)?;
+    let sums = Sums {
+        table: KBox::init(init::zeroed(), GFP_KERNEL)?,
+        latency: None,
+    };
     let registry = KBox::pin_init(
         pin_init!(Registry {
             isa,
+            tsc_khz,
             ledger <- new_mutex!(ledger, "kvm_scope_ledger"),
-            printing <- new_mutex!(table, "kvm_scope_printing"),
+            sums <- new_mutex!(sums, "kvm_scope_sums"),
         }),
         GFP_KERNEL,
     )?;
@@ -133,38 +257,12 @@ fn start(isa: Isa) -> Result {
     Ok(())
 }
 
-fn errno(result: Result) -> c_int {
-    match result {
-        Ok(()) => 0,
-        Err(e) => e.to_errno(),
-    }
-}
-
-/// Gets ready to count on a CPU with `isa`, one of KVM_SCOPE_VMX and
-/// KVM_SCOPE_SVM. Returns 0, or -EINVAL or -ENOMEM, with nothing to undo.
-///
-/// # Safety
-///
-/// Not between an earlier call that succeeded and its [`kvm_scope_stop`].
-#[no_mangle]
-unsafe extern "C" fn kvm_scope_start(isa: u32) -> c_int {
-    errno(isa_from_c(isa).and_then(start))
-}
-
-fn isa_from_c(isa: u32) -> Result<Isa> {
-    match isa {
-        bindings::KVM_SCOPE_VMX => Ok(Isa::Vmx),
-        bindings::KVM_SCOPE_SVM => Ok(Isa::Svm),
-        _ => Err(EINVAL),
-    }
-}
-
 /// Forgets everything.
 ///
 /// # Safety
 ///
 /// After a [`kvm_scope_start`] that succeeded, when no vCPU is registered any
-/// more, no knob is left, and none can come.
+/// more, no file is left, and none can come.
 #[no_mangle]
 unsafe extern "C" fn kvm_scope_stop() {
     let registry = REGISTRY.swap(ptr::null_mut(), Ordering::AcqRel);
@@ -174,71 +272,242 @@ unsafe extern "C" fn kvm_scope_stop() {
     drop(unsafe { Pin::new_unchecked(KBox::from_raw(registry)) });
 }
 
-/// Returns zeroed counters for a vCPU, or NULL when there is no memory. They
-/// stay where they are until the vCPU retires; its thread increments them.
+/// Takes a new vCPU in: number `id` of the VM `vm`, whose name is at `name`,
+/// KVM_SCOPE_NAME bytes with zeroes at the end, and sets its clock. Returns 0 or -ENOMEM.
 ///
 /// # Safety
 ///
-/// Between start and stop; may sleep. `vm` and `vcpu` identify the vCPU, and
-/// are not registered already.
+/// Between start and stop; may sleep. `vm` and `vcpu` are addresses that no
+/// other VM and vCPU has meanwhile. `counters` and `clock` are valid, and zero,
+/// until the vCPU retires.
 #[no_mangle]
-unsafe extern "C" fn kvm_scope_vcpu_register(vm: u64, vcpu: u64) -> *mut kvm_scope_counters {
-    // SAFETY: Between start and stop, by our own contract.
-    let registry = unsafe { registry() };
+unsafe extern "C" fn kvm_scope_vcpu_register(
+    vm: u64,
+    id: u32,
+    vcpu: u64,
+    name: *const u8,
+    counters: *mut kvm_scope_counters,
+    clock: *mut kvm_scope_clock,
+) -> c_int {
+    // SAFETY: By our own contract.
+    let (registry, name) = unsafe { (registry(), *name.cast::<[u8; NAME]>()) };
+    let (Some(counters), Some(clock)) = (NonNull::new(counters.cast()), NonNull::new(clock)) else {
+        return EINVAL.to_errno();
+    };
 
-    register(registry, (vm, vcpu)).unwrap_or(ptr::null_mut())
+    let vcpu_entry = Vcpu {
+        counters,
+        clock,
+        latency: None,
+        name,
+    };
+    errno(register(registry, (vm, id, vcpu), vcpu_entry))
 }
 
-fn register(registry: &Registry, key: Key) -> Result<*mut kvm_scope_counters> {
-    let counters = KBox::into_raw(KBox::<Counters>::init(init::zeroed(), GFP_KERNEL_ACCOUNT)?);
-    // SAFETY: Just made of a box. It is taken apart for a pointer that may be
-    // used beside the box: moving the box does not move what it points to.
-    let owned = unsafe { KBox::from_raw(counters) };
-
-    registry
-        .ledger
-        .lock()
-        .live
-        .try_create_and_insert(key, owned, GFP_KERNEL_ACCOUNT)?;
-    Ok(counters.cast())
+fn register(registry: &Registry, key: Key, mut vcpu: Vcpu) -> Result {
+    // Nothing is allocated under the lock: in a cgroup that is short of memory
+    // that may take long, and other VMs want to come and go.
+    let node = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
+    loop {
+        {
+            let mut ledger = registry.ledger.lock();
+            if !ledger.measuring || vcpu.latency.is_some() {
+                // SAFETY: The vCPU does not run yet.
+                unsafe { vcpu.set_clock() };
+                ledger.live.insert(node.into_node(key, vcpu));
+                return Ok(());
+            }
+        }
+        vcpu.make_room()?;
+    }
 }
 
-/// Takes over what the vCPU counted and frees its counters.
+/// Takes over what the vCPU counted.
 ///
 /// # Safety
 ///
-/// Between start and stop; may sleep. The vCPU will not run again, and its
-/// counters are not used any more.
+/// Between start and stop; may sleep. The vCPU was registered, and will not run
+/// again.
 #[no_mangle]
-unsafe extern "C" fn kvm_scope_vcpu_retire(vm: u64, vcpu: u64) {
+unsafe extern "C" fn kvm_scope_vcpu_retire(vm: u64, id: u32, vcpu: u64) {
     // SAFETY: Between start and stop, by our own contract.
     let mut ledger = unsafe { registry() }.ledger.lock();
 
     // Taken out and added up under one lock: no reader sees neither or both.
-    if let Some(counters) = ledger.live.remove(&(vm, vcpu)) {
-        ledger.books.retire(&counters);
+    if let Some(vcpu) = ledger.live.remove(&(vm, id, vcpu)) {
+        ledger.books.retire(vcpu.counters());
+        if let (Some(latency), Some(retired)) = (&vcpu.latency, &ledger.retired) {
+            latency.add_to(retired);
+        }
     }
 }
 
-/// Counts an exit whose reason is not simply an index below KVM_SCOPE_DIRECT.
+/// The slot of an exit whose reason is not simply an index below
+/// KVM_SCOPE_DIRECT: always less than KVM_SCOPE_SLOTS.
 ///
 /// # Safety
 ///
-/// Called by the thread that runs the vCPU, with what
-/// [`kvm_scope_vcpu_register`] returned for it, not yet retired. Any context.
+/// None needed. Any context.
 #[no_mangle]
-unsafe extern "C" fn kvm_scope_count_rare(
-    counters: *mut kvm_scope_counters,
-    isa: u32,
-    reason: u32,
-) {
-    // SAFETY: By the contract the pointer came from a box that still exists.
-    // All access from Rust is atomic, and C increments in this same thread.
-    let counters = unsafe { &*counters.cast::<Counters>() };
+unsafe extern "C" fn kvm_scope_slot(isa: u32, reason: u32) -> u32 {
+    let slot = match isa_from_c(isa) {
+        Ok(isa) => reasons::slot(isa, reason),
+        Err(_) => reasons::UNKNOWN,
+    };
+    slot as u32
+}
 
-    if let Ok(isa) = isa_from_c(isa) {
-        counters.count(reasons::slot(isa, reason));
+/// Makes room for times, of all vCPUs and of those that are created from now on,
+/// and forgets earlier ones. Returns 0, or -ENOMEM with nothing changed.
+///
+/// # Safety
+///
+/// Between start and stop; may sleep. No vCPU's thread is in a hook that uses
+/// its clock, and will be in none before this is over.
+#[no_mangle]
+unsafe extern "C" fn kvm_scope_latency_start() -> c_int {
+    // SAFETY: Between start and stop, by our own contract.
+    let registry = unsafe { registry() };
+
+    let make_room = || {
+        let mut sums = registry.sums.lock();
+        let mut ledger = registry.ledger.lock();
+        for vcpu in ledger.live.values_mut() {
+            vcpu.make_room()?;
+        }
+        if sums.latency.is_none() {
+            sums.latency = Some(no_latency()?);
+        }
+        if ledger.retired.is_none() {
+            ledger.retired = Some(no_latency()?);
+        }
+        // SAFETY: By our own contract.
+        unsafe { ledger.set_clocks() };
+        ledger.measuring = true;
+        Ok(())
+    };
+    errno(make_room())
+}
+
+/// Makes no room for the times of vCPUs that are created from now on. What was
+/// taken stays.
+///
+/// # Safety
+///
+/// Between start and stop; may sleep.
+#[no_mangle]
+unsafe extern "C" fn kvm_scope_latency_stop() {
+    // SAFETY: Between start and stop, by our own contract.
+    unsafe { registry() }.ledger.lock().measuring = false;
+}
+
+/// Writes the sum of what the vCPUs of a VM counted to `out`.
+///
+/// # Safety
+///
+/// Between start and stop; may sleep. `out` is valid, and nobody writes to it
+/// but through this function.
+#[no_mangle]
+unsafe extern "C" fn kvm_scope_vm_exits(vm: u64, out: *mut kvm_scope_counters) {
+    // SAFETY: Between start and stop, by our own contract.
+    let registry = unsafe { registry() };
+    let mut sums = registry.sums.lock();
+    let table = &mut sums.table;
+
+    registry.ledger.lock().sum_of(vm, 0, table);
+    // SAFETY: Valid by our own contract, and as long as the sums are locked
+    // nobody else writes. Who reads meanwhile sees each value grow, never zero.
+    unsafe { &mut *out.cast::<Table>() }.copy_from(table);
+}
+
+impl Ledger {
+    /// Forgets all times.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Vcpu::set_clock`], for every vCPU.
+    unsafe fn set_clocks(&mut self) {
+        for vcpu in self.live.values_mut() {
+            // SAFETY: By our own contract.
+            unsafe { vcpu.set_clock() };
+        }
+        if let Some(retired) = &self.retired {
+            retired.clear();
+        }
     }
+
+    /// The vCPUs of a VM, or the one with the address `vcpu` if that is not 0.
+    fn of(&self, vm: u64, vcpu: u64) -> impl Iterator<Item = &Vcpu> {
+        self.live
+            .iter()
+            .filter(move |(key, _)| key.0 == vm && (vcpu == 0 || key.2 == vcpu))
+            .map(|(_, vcpu)| vcpu)
+    }
+
+    fn counters(&self) -> impl Iterator<Item = &Counters> {
+        self.live.values().map(Vcpu::counters)
+    }
+
+    /// Sets `table` to what those of [`Self::of`] counted.
+    fn sum_of(&self, vm: u64, vcpu: u64, table: &mut Table) {
+        table.copy_from(const { &Table::new() });
+        self.of(vm, vcpu)
+            .for_each(|vcpu| vcpu.counters().add_to(table));
+    }
+}
+
+/// A `struct seq_file` to write to.
+struct Seq(*mut c_void);
+
+impl Write for Seq {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        // SAFETY: By the contract of `kvm_scope_show`, a seq_file that is being
+        // shown; the string is valid during the call.
+        unsafe { bindings::kvm_scope_print(self.0, s.as_ptr(), s.len() as u64) };
+        Ok(())
+    }
+}
+
+/// Shows a table, `what`, of KVM_SCOPE_SHOW_*: of one vCPU, of the VM if `vcpu`
+/// is 0, of the system if `vm` is 0 too.
+///
+/// # Safety
+///
+/// Between start and stop; may sleep. `seq` is a seq_file that is being shown.
+#[no_mangle]
+unsafe extern "C" fn kvm_scope_show(what: u32, vm: u64, vcpu: u64, seq: *mut c_void) {
+    // SAFETY: Between start and stop, by our own contract.
+    let registry = unsafe { registry() };
+    let mut sums = registry.sums.lock();
+    let Sums { table, latency } = &mut *sums;
+
+    let ledger = registry.ledger.lock();
+    if what == bindings::KVM_SCOPE_SHOW_EXITS {
+        if vm == 0 {
+            ledger.books.since_reset(ledger.counters(), table);
+        } else {
+            ledger.sum_of(vm, vcpu, table);
+        }
+    } else if let Some(sum) = latency {
+        sum.clear();
+        if vm == 0 {
+            ledger.live.values().for_each(|vcpu| vcpu.cost_to(sum));
+            if let Some(retired) = &ledger.retired {
+                retired.add_to(sum);
+            }
+        } else {
+            ledger.of(vm, vcpu).for_each(|vcpu| vcpu.cost_to(sum));
+        }
+    }
+    drop(ledger);
+
+    let mut seq = Seq(seq);
+    // Writing does not fail: a seq_file that is full is shown again, larger.
+    let _ = if what == bindings::KVM_SCOPE_SHOW_EXITS {
+        tables::exits(&mut seq, registry.isa, table)
+    } else {
+        tables::latency(&mut seq, registry.isa, latency.as_deref(), registry.tsc_khz)
+    };
 }
 
 /// Carries out a write to the knob `dump`. Returns 0 or -EINVAL.
@@ -261,39 +530,63 @@ unsafe extern "C" fn kvm_scope_dump(written: *const u8, len: u64) -> c_int {
         return EINVAL.to_errno();
     };
 
-    let mut table = registry.printing.lock();
+    let mut sums = registry.sums.lock();
+    let table = &mut sums.table;
+    if what == Dump::Vms {
+        dump_vms(registry, table);
+        return 0;
+    }
+
     {
         let ledger = registry.ledger.lock();
-        ledger.books.since_reset(ledger.counters(), &mut table);
+        ledger.books.since_reset(ledger.counters(), table);
     }
     pr_info!("VM exits by reason ({})\n", registry.isa.name());
-    dump(registry.isa, what, &table, |line| pr_info!("{}\n", line));
+    dump(registry.isa, what, table, |line| pr_info!("{}\n", line));
     0
 }
 
-/// Carries out a write to the knob `reset`. Returns 0 or -EINVAL.
+/// Prints a table for each live vCPU. The ledger is released between two of
+/// them: consoles are slow, and a VM may want to end.
+fn dump_vms(registry: &Registry, table: &mut Table) {
+    let mut last = None;
+    loop {
+        let ledger = registry.ledger.lock();
+        let next = ledger.live.iter().find(|(key, _)| Some(**key) > last);
+        let Some((&key, vcpu)) = next else {
+            break;
+        };
+        ledger.sum_of(key.0, key.2, table);
+        pr_info!(
+            "VM exits by reason ({}) of VM {}, vCPU {}\n",
+            registry.isa.name(),
+            vcpu.name(),
+            key.1
+        );
+        drop(ledger);
+
+        dump(registry.isa, Dump::Seen, table, |line| {
+            pr_info!("{}\n", line)
+        });
+        last = Some(key);
+    }
+}
+
+/// Counts from zero, and forgets all times.
 ///
 /// # Safety
 ///
-/// As for [`kvm_scope_dump`].
+/// As for [`kvm_scope_latency_start`].
 #[no_mangle]
-unsafe extern "C" fn kvm_scope_reset(written: *const u8, len: u64) -> c_int {
-    // SAFETY: By our own contract.
-    let (registry, written) = unsafe {
-        (
-            registry(),
-            core::slice::from_raw_parts(written, len as usize),
-        )
-    };
-
-    if knobs::trigger(written).is_none() {
-        return EINVAL.to_errno();
-    }
+unsafe extern "C" fn kvm_scope_reset() {
+    // SAFETY: Between start and stop, by our own contract.
+    let registry = unsafe { registry() };
 
     let mut ledger = registry.ledger.lock();
-    let Ledger { live, books } = &mut *ledger;
-    books.reset(live.values().map(|counters| &**counters));
-    0
+    let Ledger { live, books, .. } = &mut *ledger;
+    books.reset(live.values().map(Vcpu::counters));
+    // SAFETY: By our own contract.
+    unsafe { ledger.set_clocks() };
 }
 
 /// Reads a write to a switch: 0 for off, 1 for on, or -EINVAL.

@@ -10,6 +10,8 @@ pub enum Dump {
     Seen,
     /// Every reason there is.
     All,
+    /// Reasons that were seen, for each VM and vCPU.
+    Vms,
 }
 
 /// The word in a write: all of it but one newline, which `echo` adds.
@@ -17,21 +19,17 @@ fn word(written: &[u8]) -> &[u8] {
     written.strip_suffix(b"\n").unwrap_or(written)
 }
 
-/// Parses a write to `dump`: "1" or "all".
+/// Parses a write to `dump`: "1", "all" or "vm".
 pub fn dump(written: &[u8]) -> Option<Dump> {
     match word(written) {
         b"1" => Some(Dump::Seen),
         b"all" => Some(Dump::All),
+        b"vm" => Some(Dump::Vms),
         _ => None,
     }
 }
 
-/// Parses a write to a knob that only does one thing: "1".
-pub fn trigger(written: &[u8]) -> Option<()> {
-    (word(written) == b"1").then_some(())
-}
-
-/// Parses a write to a switch: "0" or "1".
+/// Parses a write to a switch, "0" or "1"; and to what can only be switched on.
 pub fn switch(written: &[u8]) -> Option<bool> {
     match word(written) {
         b"0" => Some(false),

@@ -10,6 +10,8 @@
 //! - [`reasons`]: which exit reasons there are, their names and their slots;
 //! - [`counters`]: the counters of one vCPU, and sums of them;
 //! - [`books`]: totals that survive the vCPUs they came from, and reset;
+//! - [`latency`]: what exits cost, and who spent it;
+//! - [`tables`]: what programs read in debugfs;
 //! - [`dump`]: the table that `echo 1 > /sys/kernel/kvmscope/dump` prints;
 //! - [`knobs`]: the words that may be written to a knob.
 
@@ -19,7 +21,9 @@ pub mod dump;
 #[cfg(CONFIG_KVM_SCOPE)]
 mod ffi;
 pub mod knobs;
+pub mod latency;
 pub mod reasons;
+pub mod tables;
 
 /// What `pr_info!` puts before each record; `module!` would have made this.
 #[cfg(CONFIG_KVM_SCOPE)]

@@ -14,6 +14,8 @@
 //! | from [`DIRECT`] | unused | codes too large to be an index, in the header's order |
 //! | from [`VMFAIL`] | what is no exit, or none that is known | the same |
 
+use core::fmt;
+
 include!(concat!(
     env!("KVM_SCOPE_GENERATED"),
     "/reasons_generated.rs"
@@ -44,6 +46,10 @@ pub const UNKNOWN: usize = VMFAIL + 3;
 /// The number of slots.
 pub const SLOTS: usize = VMFAIL + 4;
 
+/// What KVM takes for the exit reason when VMLAUNCH or VMRESUME failed by VMfail
+/// (`vmx_vcpu_enter_exit()`).
+const VMX_FAIL: u32 = 0xdead;
+
 /// Bit 31 of the VMX exit reason: the VM entry failed.
 const FAILED_VMENTRY: u32 = 1 << 31;
 
@@ -63,6 +69,10 @@ const VMX_UNNAMED: &[(u32, &str)] = &[
     (77, "TDCALL"),
     (78, "RDMSRLIST"),
     (79, "WRMSRLIST"),
+    (80, "URDMSR"),
+    (81, "UWRMSR"),
+    (84, "MSR_READ_IMM"),
+    (85, "MSR_WRITE_IMM"),
 ];
 
 /// SVM codes without a name in the uapi header. AMD APM Vol. 2, Appendix C,
@@ -83,6 +93,13 @@ const SVM_UNNAMED: &[(u32, &str)] = &[
     (0xa5, "BUS_LOCK"), (0xa6, "IDLE_HLT"),
 ];
 
+/// As [`SVM_UNNAMED`], for codes that cannot be their own slot: -4, -3, -2.
+const SVM_UNNAMED_SPARSE: &[(u32, &str)] = &[
+    (0xffff_fffc, "INVALID_PMC"),
+    (0xffff_fffd, "IDLE_REQUIRED"),
+    (0xffff_fffe, "BUSY"),
+];
+
 /// The part of the header's SVM table that cannot be its own slot.
 const SVM_SPARSE: &[(u32, &str)] = {
     let mut i = 0;
@@ -91,7 +108,12 @@ const SVM_SPARSE: &[(u32, &str)] = {
     }
     SVM_HEADER.split_at(i).1
 };
-const _: () = assert!(SVM_SPARSE.len() <= SPARSE);
+const _: () = assert!(SVM_SPARSE.len() + SVM_UNNAMED_SPARSE.len() <= SPARSE);
+
+/// All SVM codes that have a slot from [`DIRECT`] up, in the order of the slots.
+fn svm_sparse() -> impl Iterator<Item = &'static (u32, &'static str)> {
+    SVM_SPARSE.iter().chain(SVM_UNNAMED_SPARSE)
+}
 
 /// The virtualization extension of the CPU, whose reasons are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +148,9 @@ pub fn slot(isa: Isa, reason: u32) -> usize {
 fn slot_vmx(full: u32) -> usize {
     let basic = (full & 0xffff) as usize;
 
-    if full & FAILED_VMENTRY != 0 && !matches!(basic, 33 | 34 | 41) {
+    if full == VMX_FAIL {
+        VMFAIL
+    } else if full & FAILED_VMENTRY != 0 && !matches!(basic, 33 | 34 | 41) {
         ENTRY_FAILED
     } else if basic < DIRECT {
         basic
@@ -140,10 +164,10 @@ fn slot_svm(code: u32) -> usize {
     if (code as usize) < DIRECT {
         return code as usize;
     }
-    match SVM_SPARSE.iter().position(|&(c, _)| c == code) {
-        Some(i) => DIRECT.wrapping_add(i),
-        None => UNKNOWN,
-    }
+    let mut slots = (DIRECT..VMFAIL).zip(svm_sparse());
+    slots
+        .find(|(_, &(c, _))| c == code)
+        .map_or(UNKNOWN, |(slot, _)| slot)
 }
 
 /// What is counted in a slot.
@@ -155,6 +179,24 @@ pub struct Reason {
     pub name: &'static str,
     /// Whether the manuals define it. When not, a count was seen all the same.
     pub defined: bool,
+}
+
+/// A reason's number as text: none is "-", those of SVM's failed VMRUNs are
+/// negative, and a number too large to mean something in decimal is hexadecimal.
+pub struct Number(pub Option<u32>);
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.pad("-"),
+            // SVM's failed VMRUNs.
+            Some(number) if number as i32 >= -4 && number > i32::MAX as u32 => {
+                fmt::Display::fmt(&(number as i32), f)
+            }
+            Some(number) if number > 0xffff => write!(f, "{number:#010x}"),
+            Some(number) => fmt::Display::fmt(&number, f),
+        }
+    }
 }
 
 /// What is counted in `slot`, if anything can be.
@@ -181,13 +223,15 @@ pub fn reason(isa: Isa, slot: usize) -> Option<Reason> {
                 defined: name.is_some(),
             })
         }
-        _ if isa == Isa::Svm => SVM_SPARSE
-            .get(slot.wrapping_sub(DIRECT))
-            .map(|&(code, name)| Reason {
+        _ if isa == Isa::Svm => {
+            let mut slots = (DIRECT..VMFAIL).zip(svm_sparse());
+            let (_, &(code, name)) = slots.find(|&(s, _)| s == slot)?;
+            Some(Reason {
                 number: Some(code),
                 name,
                 defined: true,
-            }),
+            })
+        }
         _ => None,
     }
 }

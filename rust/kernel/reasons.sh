@@ -8,7 +8,8 @@ bindgen=$1 include=$2
 
 # "NUMBER NAME" for each constant of a header that has the prefix.
 constants() {
-	"$bindgen" "$1" --allowlist-var "$2.*" -- -x c |
+	bindings=$("$bindgen" "$1" --allowlist-var "$2.*" -- -x c)
+	echo "$bindings" |
 		sed -n "s/^pub const $2\([A-Z0-9_]*\): [iu]32 = \(-\{0,1\}[0-9]*\);.*/\2 \1/p"
 }
 
@@ -24,6 +25,10 @@ vmx=$(constants "$include/uapi/asm/vmx.h" EXIT_REASON_)
 svm=$(constants "$include/uapi/asm/svm.h" SVM_EXIT_)
 vmgexit=$(constants "$include/uapi/asm/svm.h" SVM_VMGEXIT_)
 traps=$(constants "$include/asm/trapnr.h" X86_TRAP_)
+
+for constants in "$vmx" "$svm" "$traps"; do
+	[ "$constants" ] || { echo "$0: no exit reasons in the headers of $include" >&2; exit 1; }
+done
 
 echo "$vmx" | table VMX_HEADER asm/vmx.h
 

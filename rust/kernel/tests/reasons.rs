@@ -70,7 +70,9 @@ fn reasons_the_headers_leave_out_are_named() {
     is_named(Isa::Vmx, 11, "GETSEC");
     is_named(Isa::Vmx, 17, "RSM");
     is_named(Isa::Svm, 0x0f, "READ_CR15");
+    is_named(Isa::Vmx, 81, "UWRMSR");
     is_named(Isa::Svm, 0xa6, "IDLE_HLT");
+    is_named(Isa::Svm, -2i32 as u32, "BUSY");
 }
 
 /// Whatever is in the unnamed tables but also in the headers is stale.
@@ -91,6 +93,7 @@ fn specials_are_apart() {
     assert_eq!(slot(Isa::Vmx, (1 << 31) | 10), ENTRY_FAILED);
     assert_eq!(slot(Isa::Vmx, (1 << 31) | 33), 33);
     assert_eq!(slot(Isa::Vmx, 0xffff), UNKNOWN);
+    assert_eq!(slot(Isa::Vmx, 0xdead), VMFAIL);
     assert_eq!(slot(Isa::Svm, 0x1000), UNKNOWN);
     for special in [VMFAIL, EMULATION_REQUIRED, ENTRY_FAILED, UNKNOWN] {
         for isa in [Isa::Vmx, Isa::Svm] {
@@ -107,7 +110,8 @@ proptest! {
             for bits in [reason_bits, small] {
                 let slot = slot(isa, bits);
                 prop_assert!(slot < SLOTS);
-                prop_assert!(slot != VMFAIL && slot != EMULATION_REQUIRED);
+                prop_assert!((slot == VMFAIL) == (isa == Isa::Vmx && bits == 0xdead));
+                prop_assert!(slot != EMULATION_REQUIRED);
                 prop_assert!(reason(isa, slot).is_some());
             }
         }

@@ -16,11 +16,11 @@ fn lines(isa: Isa, what: Dump, table: &Table) -> Vec<String> {
 
 #[test]
 fn the_table_looks_like_this() {
-    let mut table = [0; SLOTS];
-    table[10] = 1000;
-    table[48] = 1;
-    table[99] = 2;
-    table[EMULATION_REQUIRED] = 3;
+    let mut table = Table::new();
+    table.all[10] = 1000;
+    table.all[48] = 1;
+    table.all[99] = 2;
+    table.all[EMULATION_REQUIRED] = 3;
 
     let expected = [
         "        10 CPUID                                    1000  99.40%",
@@ -34,11 +34,11 @@ fn the_table_looks_like_this() {
 
 #[test]
 fn svm_numbers_are_readable() {
-    let mut table = [0; SLOTS];
+    let mut table = Table::new();
     let slot = |code| kvmscope::reasons::slot(Isa::Svm, code);
-    table[slot(u32::MAX)] = 1;
-    table[slot(0xf000_0000)] = 1;
-    table[slot(0x400)] = 2;
+    table.all[slot(u32::MAX)] = 1;
+    table.all[slot(0xf000_0000)] = 1;
+    table.all[slot(0x400)] = 2;
 
     let lines = lines(Isa::Svm, Dump::Seen, &table);
     assert!(lines[0].starts_with("      1024 NPF "), "{}", lines[0]);
@@ -48,7 +48,7 @@ fn svm_numbers_are_readable() {
 
 #[test]
 fn an_empty_table_is_a_total_and_all_names_every_reason() {
-    let table = [0; SLOTS];
+    let table = Table::new();
     assert_eq!(lines(Isa::Vmx, Dump::Seen, &table).len(), 1);
     let all = lines(Isa::Vmx, Dump::All, &table);
     assert!(all.iter().any(|line| line.contains(" 17 RSM ")));
@@ -65,11 +65,11 @@ proptest! {
     /// hundredth of a percent, up to counts no machine will reach.
     #[test]
     fn rows_add_up(counts in prop::collection::vec((0..SLOTS, 0u64..1 << 56), 1..100)) {
-        let mut table = [0; SLOTS];
+        let mut table = Table::new();
         for (slot, count) in counts {
             // A CPU with SVM never counts in a slot that only VMX has.
             if kvmscope::reasons::reason(Isa::Svm, slot).is_some() {
-                table[slot] = count;
+                table.all[slot] = count;
             }
         }
         let lines = lines(Isa::Svm, Dump::Seen, &table);
@@ -90,9 +90,8 @@ proptest! {
     #[test]
     fn only_the_documented_words_are_taken(written: Vec<u8>) {
         let word = written.strip_suffix(b"\n").unwrap_or(&written);
-        prop_assert_eq!(knobs::trigger(&written).is_some(), word == b"1");
         prop_assert_eq!(knobs::switch(&written).is_some(), word == b"0" || word == b"1");
-        prop_assert_eq!(knobs::dump(&written).is_some(), word == b"1" || word == b"all");
+        prop_assert_eq!(knobs::dump(&written).is_some(), word == b"1" || word == b"all" || word == b"vm");
     }
 }
 
@@ -100,6 +99,7 @@ proptest! {
 fn words_are_taken_with_and_without_newline() {
     assert_eq!(knobs::dump(b"1\n"), Some(Dump::Seen));
     assert_eq!(knobs::dump(b"all"), Some(Dump::All));
+    assert_eq!(knobs::dump(b"vm\n"), Some(Dump::Vms));
     assert_eq!(knobs::switch(b"0\n"), Some(false));
     assert_eq!(knobs::switch(b"1"), Some(true));
     for odd in [
@@ -113,7 +113,6 @@ fn words_are_taken_with_and_without_newline() {
         b"1\0x",
         b"yes",
     ] {
-        assert_eq!(knobs::trigger(odd), None, "{odd:?}");
         assert_eq!(knobs::switch(odd), None, "{odd:?}");
         assert_eq!(knobs::dump(odd), None, "{odd:?}");
     }

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The tables that programs read, in debugfs: one record per line, fields
+//! separated by a space, version and columns first. Documented, for readers,
+//! in Documentation/virt/kvm/x86/scope.rst.
+
+use core::fmt::{self, Write};
+
+use crate::counters::Table;
+use crate::latency::{nanoseconds, Latency};
+use crate::reasons::{reason, Isa, Number, SLOTS};
+
+/// The format's version: raised when a reader of the old one would misread.
+const VERSION: u32 = 1;
+
+/// Writes the table of exits: all, and of these those of nested guests.
+pub fn exits(out: &mut impl Write, isa: Isa, table: &Table) -> fmt::Result {
+    writeln!(out, "kvmscope {VERSION} exits {}", isa.name())?;
+    writeln!(out, "number name exits nested")?;
+
+    for ((slot, all), nested) in (0..SLOTS).zip(&table.all).zip(&table.nested) {
+        let Some(reason) = reason(isa, slot).filter(|_| *all != 0) else {
+            continue;
+        };
+        writeln!(
+            out,
+            "{} {} {all} {nested}",
+            Number(reason.number),
+            reason.name
+        )?;
+    }
+    Ok(())
+}
+
+/// Writes the table of what exits cost, in nanoseconds, on a CPU whose TSC
+/// counts so many kHz.
+pub fn latency(out: &mut impl Write, isa: Isa, latency: Option<&Latency>, khz: u32) -> fmt::Result {
+    writeln!(out, "kvmscope {VERSION} latency {}", isa.name())?;
+    writeln!(
+        out,
+        "number name samples kvm_ns user_ns sleep_ns preempt_ns min_ns max_ns histogram"
+    )?;
+
+    let Some(latency) = latency else {
+        return Ok(());
+    };
+    for slot in 0..SLOTS {
+        let (Some(reason), Some(cost)) = (reason(isa, slot), latency.cost(slot)) else {
+            continue;
+        };
+        write!(
+            out,
+            "{} {} {}",
+            Number(reason.number),
+            reason.name,
+            cost.samples()
+        )?;
+        for ticks in cost.ticks() {
+            write!(out, " {}", nanoseconds(ticks, khz))?;
+        }
+        let mut separator = ' ';
+        for (lower, count) in cost.histogram() {
+            write!(out, "{separator}{}:{count}", nanoseconds(lower, khz))?;
+            separator = ',';
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
