@@ -4,6 +4,8 @@
 //! against. One subcommand per behaviour; what a guest did is printed as words
 //! and numbers on one line, for scripts to read.
 
+#![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
+
 mod code;
 mod cost;
 mod exits;
