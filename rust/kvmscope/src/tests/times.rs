@@ -40,7 +40,7 @@ fn percentile(times: &[u64], p: f64) -> u64 {
 
 /// The same bucket, as far as whole nanoseconds tell.
 fn close(a: u64, b: u64) -> bool {
-    a.max(b) <= a.min(b).saturating_mul(2) + 1
+    a.max(b) <= a.min(b).saturating_mul(2) + 2
 }
 
 fn times() -> impl Strategy<Value = Vec<u64>> {
