@@ -41,22 +41,27 @@ impl Kernel {
         self.root.join("sys/kernel/kvmscope")
     }
 
+    /// Of the machine.
     fn tables(&self) -> PathBuf {
+        self.root.join("sys/kernel/debug/kvmscope")
+    }
+
+    /// Where KVM has a directory for each VM.
+    fn vms(&self) -> PathBuf {
         self.root.join("sys/kernel/debug/kvm")
     }
 
     /// Reads every table.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        let tables = self.tables();
         let mut system = Table::default();
-        let isa = match read_tables(&tables.join("scope"), &mut system) {
+        let isa = match read_tables(&self.tables(), &mut system) {
             Ok(Some(isa)) => isa,
             Ok(None) => return Err(self.why_missing()),
             Err(error) => return Err(self.why_unreadable(error)),
         };
 
         let mut vms = Vec::new();
-        for (name, path) in directories(&tables).map_err(|e| self.why_unreadable(e.into()))? {
+        for (name, path) in directories(&self.vms()).map_err(|e| self.why_unreadable(e.into()))? {
             let Some((pid, fd)) = vm_name(&name) else {
                 continue;
             };
@@ -197,7 +202,7 @@ impl Kernel {
             anyhow!(
                 "{} is missing although this is kvmscope's kernel: it is older than this \
                  command, so build and boot the present one",
-                self.tables().join("scope/exits").display()
+                self.tables().join("exits").display()
             )
         } else {
             anyhow!(
@@ -254,13 +259,15 @@ fn read_tables_of(isa: &str, path: &Path, table: &mut Table) -> Result<bool> {
     Ok(its.is_some())
 }
 
-/// A VM may end at any time, and its files with it.
+/// None when it is not there (any more). A VM may end at any time, and its files
+/// with it: then they cannot be opened, or what was opened gives EIO.
 fn read_if_there(path: &Path) -> Result<Option<String>> {
+    const EIO: i32 = 5;
     const ENODEV: i32 = 19;
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) if error.raw_os_error() == Some(ENODEV) => Ok(None),
+        Err(error) if matches!(error.raw_os_error(), Some(EIO | ENODEV)) => Ok(None),
         Err(error) => Err(anyhow!(error).context(path.display().to_string())),
     }
 }
@@ -269,7 +276,8 @@ fn directories(path: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
+        // One that has gone meanwhile is none.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let name = entry.file_name().to_string_lossy().into_owned();
             found.push((name, entry.path()));
         }

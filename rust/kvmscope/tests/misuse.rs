@@ -15,13 +15,14 @@ use std::time::Duration;
 use common::{data, failure, kvmscope, run, stdout, Machine};
 
 const TABLES: &str = "sys/kernel/debug/kvm";
+const SYSTEM: &str = "sys/kernel/debug/kvmscope";
 const LATENCY: &str = "sys/kernel/kvmscope/latency";
 
 #[test]
 fn a_kernel_without_kvmscope() {
     let machine = Machine::copy("without");
     machine.remove("sys/kernel/kvmscope");
-    machine.remove("sys/kernel/debug/kvm/scope");
+    machine.remove(SYSTEM);
     let other = "kvmscope: this kernel's KVM is not kvmscope's, or neither kvm-intel nor kvm-amd \
                  is loaded: boot the kernel with CONFIG_KVM_SCOPE=y and load one of them";
     for args in [
@@ -43,6 +44,7 @@ fn a_kernel_without_kvmscope() {
 fn no_debugfs() {
     let machine = Machine::copy("unmounted");
     machine.remove(TABLES);
+    machine.remove(SYSTEM);
     assert!(failure(machine.root(), &["dump"]).contains("is not mounted: run mount -t debugfs"));
     fs::create_dir(machine.path("sys/kernel/debug/other")).unwrap();
     assert!(failure(machine.root(), &["dump"]).contains("older than this command"));
@@ -51,7 +53,7 @@ fn no_debugfs() {
 #[test]
 fn not_allowed_to_read() {
     let machine = Machine::copy("locked");
-    let exits = machine.path("sys/kernel/debug/kvm/scope/exits");
+    let exits = machine.path("sys/kernel/debug/kvmscope/exits");
     fs::set_permissions(&exits, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read(&exits).is_ok() {
         // Root reads everything; its own case is tried in L1.
@@ -108,7 +110,7 @@ fn a_vm_that_is_ending() {
 fn a_kernel_that_does_not_measure_latency() {
     let machine = Machine::copy("timeless");
     for scope in [
-        "scope",
+        "../kvmscope",
         "812-11/scope",
         "812-11/vcpu0/scope",
         "812-11/vcpu1/scope",
