@@ -22,9 +22,8 @@ pub struct Interval {
     pub latency: bool,
     pub system: Table,
     pub vms: BTreeMap<VmId, Change>,
-    /// What VMs counted that ended before they could be read once more. Known
-    /// by what the machine counted beyond the VMs, so there are no times.
-    pub ended: Table,
+    /// Whether a VM was gone that had been there.
+    pub vanished: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -54,6 +53,23 @@ impl Interval {
         }
     }
 
+    /// What VMs counted that ended before they could be read once more, or at
+    /// all. Known by what the machine counted beyond the VMs, so there are no
+    /// times, and what the others did between two readings goes with it: never
+    /// more than that, however long the interval, as it evens out on the way.
+    pub fn ended(&self) -> Table {
+        let mut seen = Table::default();
+        for change in self.vms.values() {
+            seen.merge(&change.table);
+        }
+        // Without a VM that ended, that is all there would be.
+        if self.vanished {
+            self.system.beyond(&seen)
+        } else {
+            Table::default()
+        }
+    }
+
     /// Appends the interval that follows.
     pub fn merge(&mut self, next: &Interval) {
         self.time_ns = next.time_ns;
@@ -62,7 +78,7 @@ impl Interval {
         self.counting = next.counting;
         self.latency = next.latency;
         self.system.merge(&next.system);
-        self.ended.merge(&next.ended);
+        self.vanished |= next.vanished;
         for (id, change) in &next.vms {
             let sum = self.vms.entry(*id).or_default();
             sum.about.clone_from(&change.about);
@@ -88,7 +104,6 @@ pub struct Tracker {
 impl Tracker {
     /// The interval from the snapshot before, or from when counting began.
     pub fn advance(&mut self, snapshot: Snapshot) -> Interval {
-        let first = self.clock_ns.is_none();
         let mut interval = Interval {
             time_ns: snapshot.time_ns,
             elapsed_ns: self
@@ -110,13 +125,7 @@ impl Tracker {
             self.remember(vm);
         }
 
-        if !first && self.present.iter().any(|id| !present.contains(id)) {
-            let mut living = Table::default();
-            for change in interval.vms.values() {
-                living.merge(&change.table);
-            }
-            interval.ended = interval.system.beyond(&living);
-        }
+        interval.vanished = self.present.iter().any(|id| !present.contains(id));
         self.present = present;
         interval
     }

@@ -153,6 +153,7 @@ impl Kernel {
                 other => bail!("{} reads {other:?}, not 0 or 1", path.display()),
             },
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(for_root(&path)),
             Err(error) => Err(error).with_context(|| path.display().to_string()),
         }
     }
@@ -168,9 +169,7 @@ impl Kernel {
                     "this kernel's kvmscope has no {}: build and boot the present one",
                     path.display()
                 ),
-                ErrorKind::PermissionDenied => {
-                    anyhow!("{} is for root only: run it as root", path.display())
-                }
+                ErrorKind::PermissionDenied => for_root(&path),
                 _ => anyhow!(error).context(format!("{}: {value:?} was refused", path.display())),
             })
     }
@@ -194,7 +193,7 @@ impl Kernel {
         let mounted = match fs::read_dir(&debugfs) {
             Ok(entries) => entries.count() != 0,
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                return anyhow!("debugfs is for root only: run it as root");
+                return for_root(&debugfs);
             }
             Err(_) => false,
         };
@@ -229,9 +228,13 @@ impl Kernel {
                  boot without lockdown, or read KVM's binary statistics instead"
             )
         } else {
-            anyhow!("debugfs is for root only: run it as root")
+            for_root(&self.root.join("sys/kernel/debug"))
         }
     }
+}
+
+fn for_root(path: &Path) -> anyhow::Error {
+    anyhow!("{} is for root only: run it as root", path.display())
 }
 
 /// Reads the tables of one scope directory. None when it is not there (any

@@ -153,8 +153,9 @@ fn costs(interval: &Interval, by: By, filter: &Filter) -> BTreeMap<Subject, Cost
             By::Vcpu | By::All => vcpus(change, &mut |n, table| add(owner, Some(n), table)),
         }
     }
-    if !filter.selects_vms() && !interval.ended.is_empty() {
-        add(Some(&Owner::Ended), None, &interval.ended);
+    let ended = interval.ended();
+    if !filter.selects_vms() && !ended.is_empty() {
+        add(Some(&Owner::Ended), None, &ended);
     }
     costs
 }

@@ -61,7 +61,10 @@ fn not_allowed_to_read() {
     }
     assert_eq!(
         failure(machine.root(), &["dump"]),
-        "kvmscope: debugfs is for root only: run it as root"
+        format!(
+            "kvmscope: {} is for root only: run it as root",
+            machine.path("sys/kernel/debug").display()
+        )
     );
     fs::create_dir(machine.path("sys/kernel/security")).unwrap();
     machine.write(

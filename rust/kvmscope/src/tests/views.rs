@@ -43,7 +43,7 @@ pub fn interval() -> Interval {
     );
     let db = vm("db", 900, vec![table(&[(12, "HLT", 20)])]);
     let ended = table(&[(10, "CPUID", 4)]);
-    let mut system = ended.clone();
+    let mut system = ended;
     system.merge(&web.table);
     system.merge(&db.table);
     Interval {
@@ -52,7 +52,7 @@ pub fn interval() -> Interval {
         counting: true,
         system,
         vms: BTreeMap::from([(id(812, 11), web), (id(900, 4), db)]),
-        ended,
+        vanished: true,
         ..Interval::default()
     }
 }
