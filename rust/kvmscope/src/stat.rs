@@ -67,6 +67,13 @@ fn print(kernel: &Kernel, args: &Stat, stop: &Stop) -> Result<()> {
     let mut tracker = Tracker::default();
     tracker.advance(kernel.snapshot()?);
     let mut output = Output::new(args.json, args.csv.as_deref())?;
+    if let Some(file) = args
+        .csv
+        .as_ref()
+        .filter(|file| file.as_os_str() != "-" && !args.once)
+    {
+        say(&format!("writing {}; Ctrl-C ends it", file.display()));
+    }
 
     let mut next = Instant::now();
     loop {

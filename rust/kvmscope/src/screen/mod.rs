@@ -6,6 +6,7 @@ pub mod app;
 pub mod draw;
 
 use std::env;
+use std::io::{self, stdout};
 use std::mem::ManuallyDrop;
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -13,7 +14,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use ratatui::crossterm::event::{self, KeyEventKind};
-use ratatui::DefaultTerminal;
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{size, EnterAlternateScreen};
+use ratatui::layout::Rect;
+use ratatui::{DefaultTerminal, TerminalOptions, Viewport};
 
 use crate::cli::Stat;
 use crate::interval::Tracker;
@@ -25,7 +29,7 @@ use draw::{draw, Palette};
 enum Event {
     Input(event::Event),
     /// The terminal gives no more input.
-    Deaf(std::io::Error),
+    Deaf(io::Error),
     Signal,
 }
 
@@ -98,13 +102,31 @@ fn colors_wanted() -> bool {
     env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+fn take_fixed(area: Rect) -> io::Result<DefaultTerminal> {
+    let viewport = Viewport::Fixed(area);
+    let terminal = ratatui::try_init_with_options(TerminalOptions { viewport })?;
+    execute!(stdout(), EnterAlternateScreen)?;
+    Ok(terminal)
+}
+
 /// The terminal, which is given back when dropped.
 struct Screen(ManuallyDrop<DefaultTerminal>);
 
 impl Screen {
     fn take() -> Result<Screen> {
-        let terminal = ratatui::try_init().context("cannot use the terminal")?;
-        Ok(Screen(ManuallyDrop::new(terminal)))
+        let taken = match size() {
+            // A serial line does not know; this is what they all can.
+            Ok((0, _) | (_, 0)) => take_fixed(Rect::new(0, 0, 80, 24)),
+            _ => ratatui::try_init(),
+        };
+        match taken {
+            Ok(terminal) => Ok(Screen(ManuallyDrop::new(terminal))),
+            Err(error) => {
+                // It may have been half taken.
+                let _ = ratatui::try_restore();
+                Err(error).context("cannot use the terminal")
+            }
+        }
     }
 }
 
