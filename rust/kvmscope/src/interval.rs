@@ -54,20 +54,24 @@ impl Interval {
     }
 
     /// What VMs counted that ended before they could be read once more, or at
-    /// all. Known by what the machine counted beyond the VMs, so there are no
-    /// times, and what the others did between two readings goes with it: never
-    /// more than that, however long the interval, as it evens out on the way.
-    pub fn ended(&self) -> Table {
+    /// all, where VMs are seen by their own tables or by their vCPUs'. Known by
+    /// what the machine counted beyond those, so there are no times, and what
+    /// the others did between two readings goes with it: never more than that,
+    /// however long the interval, as it evens out on the way.
+    pub fn ended(&self, by_vcpu: bool) -> Table {
+        // Without a VM that ended, that is all there would be.
+        if !self.vanished {
+            return Table::default();
+        }
         let mut seen = Table::default();
         for change in self.vms.values() {
-            seen.merge(&change.table);
+            if by_vcpu {
+                change.vcpus.values().for_each(|table| seen.merge(table));
+            } else {
+                seen.merge(&change.table);
+            }
         }
-        // Without a VM that ended, that is all there would be.
-        if self.vanished {
-            self.system.beyond(&seen)
-        } else {
-            Table::default()
-        }
+        self.system.beyond(&seen)
     }
 
     /// Appends the interval that follows.

@@ -153,7 +153,7 @@ fn costs(interval: &Interval, by: By, filter: &Filter) -> BTreeMap<Subject, Cost
             By::Vcpu | By::All => vcpus(change, &mut |n, table| add(owner, Some(n), table)),
         }
     }
-    let ended = interval.ended();
+    let ended = interval.ended(matches!(by, By::Vcpu | By::All));
     if !filter.selects_vms() && !ended.is_empty() {
         add(Some(&Owner::Ended), None, &ended);
     }
