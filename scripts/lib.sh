@@ -40,6 +40,21 @@ need_space() {
 		die "$3 needs $2 MiB in $1, and only $free are free: make room there, or ${4:-set KVMSCOPE_CACHE to a directory on a larger disk}"
 }
 
+# need_room MIB WHAT: room for WHAT in the cache, and for the build after it, often
+# on the same disk: nobody should wait for a download that leads nowhere.
+need_room() {
+	local rest=9000 what="$2 and building after it"
+	if [ -d "$build/linux" ]; then rest=0 what=$2; fi
+	mkdir -p "$cache" "$build" || exit
+	if [ "$(stat -c %d "$cache")" = "$(stat -c %d "$build")" ]; then
+		need_space "$cache" $(($1 + rest)) "$what" \
+			"set KVMSCOPE_CACHE to a directory on a larger disk, or work in a clone on one"
+	else
+		need_space "$cache" "$1" "$2"
+		need_space "$build" $rest "building" "work in a clone on a larger disk"
+	fi
+}
+
 # lock NAME: one builder at a time. Held until this process and its children end.
 lock() {
 	mkdir -p "$cache/lock" || die "cannot write to $cache: set KVMSCOPE_CACHE to a directory that you can write to"
