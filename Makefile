@@ -20,10 +20,10 @@ setup: ## get the toolchain and the kernel source; the others do so too, as need
 kernel: ## patch and build the kernel that is L1's and L2's
 	@scripts/build
 
-demo: kernel ## boot it, run a guest in it under QEMU and KVM, and show the guest's exits
+demo: ## build what is not built, boot it, run a guest in it under QEMU and KVM, and show the guest's exits
 	@qemu-test/demo
 
-boot: kernel ## the same machine with a shell, and a guest in the background
+boot: kernel programs ## the same machine with a shell, and a guest in the background
 	@qemu-test/run --l2
 
 test: variants programs ## prove the tree, as CI does
