@@ -2,7 +2,7 @@
 
 //! Writing to a knob while guests are exiting.
 
-use std::fs;
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,7 +99,11 @@ fn write_at_random(args: &Args, pages: &[Page], failed: &AtomicBool) -> Result<(
     for _ in 0..args.writes {
         thread::sleep(Duration::from_micros(random.u64(0..=args.within * 1000)));
         let before = count(pages)?;
-        fs::write(&args.knob, &args.word)
+        // A knob is there already: a wrong name must not become a new file.
+        OpenOptions::new()
+            .write(true)
+            .open(&args.knob)
+            .and_then(|mut knob| knob.write_all(args.word.as_bytes()))
             .with_context(|| format!("writing {} to {}", args.word, args.knob.display()))?;
         around = (before, count(pages)?);
     }
