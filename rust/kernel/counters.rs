@@ -44,6 +44,12 @@ impl Counts {
         }
     }
 
+    fn set(&self, values: &[u64; SLOTS]) {
+        for (counter, value) in self.0.iter().zip(values) {
+            counter.store(*value, Relaxed);
+        }
+    }
+
     fn add_to(&self, sum: &mut [u64; SLOTS]) {
         for (sum, counter) in sum.iter_mut().zip(&self.0) {
             *sum = sum.wrapping_add(counter.load(Relaxed));
@@ -59,6 +65,12 @@ impl Counters {
             all: ZERO,
             nested: ZERO,
         }
+    }
+
+    /// Takes the values of a table. For sums: a vCPU's own are its thread's.
+    pub fn set(&self, table: &Table) {
+        self.all.set(&table.all);
+        self.nested.set(&table.nested);
     }
 
     /// Adds what was counted so far to `sum`.

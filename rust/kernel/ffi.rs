@@ -103,6 +103,10 @@ struct Vcpu {
     name: [u8; NAME],
 }
 
+// SAFETY: What it points to is used under the ledger's lock, atomically or with
+// the vCPU's thread kept away, by whichever thread that is.
+unsafe impl Send for Vcpu {}
+
 impl Vcpu {
     fn counters(&self) -> &Counters {
         // SAFETY: By the contract of `kvm_scope_vcpu_register` the counters
@@ -147,12 +151,13 @@ impl Vcpu {
             latency.add_to(sum);
         }
     }
+}
 
-    fn name(&self) -> &str {
-        let name = self.name.split(|&byte| byte == 0).next();
-        name.and_then(|name| core::str::from_utf8(name).ok())
-            .unwrap_or("?")
-    }
+/// A VM's name as text.
+fn text(name: &[u8; NAME]) -> &str {
+    let name = name.split(|&byte| byte == 0).next();
+    name.and_then(|name| core::str::from_utf8(name).ok())
+        .unwrap_or("?")
 }
 
 /// The live vCPUs, and what is remembered of the dead.
@@ -181,6 +186,9 @@ struct Registry {
     /// vCPU waits for a slow console. Taken before the ledger.
     #[pin]
     sums: Mutex<Sums>,
+    /// Room to add up a VM, for whom no console is waited. Before the ledger, too.
+    #[pin]
+    vm_sum: Mutex<KBox<Table>>,
 }
 
 static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(ptr::null_mut());
@@ -240,12 +248,14 @@ fn start(isa: Isa, tsc_khz: u32) -> Result {
         table: KBox::init(init::zeroed(), GFP_KERNEL)?,
         latency: None,
     };
+    let vm_sum = KBox::init(init::zeroed(), GFP_KERNEL)?;
     let registry = KBox::pin_init(
         pin_init!(Registry {
             isa,
             tsc_khz,
             ledger <- new_mutex!(ledger, "kvm_scope_ledger"),
             sums <- new_mutex!(sums, "kvm_scope_sums"),
+            vm_sum <- new_mutex!(vm_sum, "kvm_scope_vm_sum"),
         }),
         GFP_KERNEL,
     )?;
@@ -409,15 +419,14 @@ unsafe extern "C" fn kvm_scope_latency_stop() {
 /// but through this function.
 #[no_mangle]
 unsafe extern "C" fn kvm_scope_vm_exits(vm: u64, out: *mut kvm_scope_counters) {
-    // SAFETY: Between start and stop, by our own contract.
-    let registry = unsafe { registry() };
-    let mut sums = registry.sums.lock();
-    let table = &mut sums.table;
+    // SAFETY: By our own contract, and accessed atomically by Rust. C copies it
+    // to userspace meanwhile, each value before or after.
+    let (registry, out) = unsafe { (registry(), &*out.cast::<Counters>()) };
 
-    registry.ledger.lock().sum_of(vm, 0, table);
-    // SAFETY: Valid by our own contract, and as long as the sums are locked
-    // nobody else writes. Who reads meanwhile sees each value grow, never zero.
-    unsafe { &mut *out.cast::<Table>() }.copy_from(table);
+    // Held until `out` is written: of two sums the later one stays.
+    let mut sum = registry.vm_sum.lock();
+    registry.ledger.lock().sum_of(vm, 0, &mut sum);
+    out.set(&sum);
 }
 
 impl Ledger {
@@ -557,14 +566,15 @@ fn dump_vms(registry: &Registry, table: &mut Table) {
             break;
         };
         ledger.sum_of(key.0, key.2, table);
+        let name = vcpu.name;
+        drop(ledger);
+
         pr_info!(
             "VM exits by reason ({}) of VM {}, vCPU {}\n",
             registry.isa.name(),
-            vcpu.name(),
+            text(&name),
             key.1
         );
-        drop(ledger);
-
         dump(registry.isa, Dump::Seen, table, |line| {
             pr_info!("{}\n", line)
         });

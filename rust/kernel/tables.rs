@@ -22,6 +22,8 @@ pub fn exits(out: &mut impl Write, isa: Isa, table: &Table) -> fmt::Result {
         let Some(reason) = reason(isa, slot).filter(|_| *all != 0) else {
             continue;
         };
+        // Read after the others, they may have grown beyond.
+        let nested = nested.min(all);
         writeln!(
             out,
             "{} {} {all} {nested}",
@@ -58,10 +60,23 @@ pub fn latency(out: &mut impl Write, isa: Isa, latency: Option<&Latency>, khz: u
         for ticks in cost.ticks() {
             write!(out, " {}", nanoseconds(ticks, khz))?;
         }
+        // With a fast TSC the first buckets are less than a nanosecond apart.
         let mut separator = ' ';
+        let mut last: Option<(u64, u64)> = None;
         for (lower, count) in cost.histogram() {
-            write!(out, "{separator}{}:{count}", nanoseconds(lower, khz))?;
-            separator = ',';
+            let lower = nanoseconds(lower, khz);
+            match &mut last {
+                Some((same, sum)) if *same == lower => *sum = sum.wrapping_add(count),
+                _ => {
+                    if let Some((lower, count)) = last.replace((lower, count)) {
+                        write!(out, "{separator}{lower}:{count}")?;
+                        separator = ',';
+                    }
+                }
+            }
+        }
+        if let Some((lower, count)) = last {
+            write!(out, "{separator}{lower}:{count}")?;
         }
         writeln!(out)?;
     }
