@@ -13,7 +13,8 @@ use crate::vm::{Memory, Vcpu, Vm};
 
 /// Ask for what the CPU refuses, to provoke the rows that no exit reason names
 ///
-/// Prints `refused HOW times N`.
+/// Prints `refused HOW times N kvm_exits N`, where kvm_exits is KVM's own count
+/// of the attempts, or `-` without debugfs.
 #[derive(clap::Args)]
 pub struct Args {
     /// How
@@ -34,7 +35,8 @@ enum How {
     Vmfail,
     /// Guest state that KVM knows the CPU would refuse and so emulates (VMX with
     /// kvm-intel's unrestricted_guest=0): no task register. Each emulated OUT
-    /// takes one attempt, and so does the one that says the guest is done
+    /// takes an attempt, so does the one that says the guest is done, and one
+    /// more whenever the host interrupts the emulation
     Emulation,
 }
 
@@ -97,7 +99,12 @@ pub fn run(args: &Args) -> Result<()> {
         How::Vmfail => "vmfail",
         How::Emulation => "emulation",
     };
-    writeln!(io::stdout(), "refused {how} times {}", args.times)?;
+    let exits = vm.exits_by_kvm().map_or("-".into(), |n| n.to_string());
+    writeln!(
+        io::stdout(),
+        "refused {how} times {} kvm_exits {exits}",
+        args.times
+    )?;
     Ok(())
 }
 
