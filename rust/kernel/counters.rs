@@ -35,6 +35,10 @@ pub struct Table {
 }
 
 impl Counts {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; SLOTS])
+    }
+
     /// Counts one event. To be called by the vCPU's thread only; a slot out of
     /// range is ignored.
     #[inline]
@@ -60,10 +64,9 @@ impl Counts {
 impl Counters {
     /// All zero.
     pub const fn new() -> Self {
-        const ZERO: Counts = Counts([const { AtomicU64::new(0) }; SLOTS]);
         Self {
-            all: ZERO,
-            nested: ZERO,
+            all: Counts::new(),
+            nested: Counts::new(),
         }
     }
 

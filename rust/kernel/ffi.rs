@@ -143,7 +143,7 @@ impl Vcpu {
         }
         // SAFETY: Valid as the counters are; by our contract nobody else
         // accesses it now.
-        unsafe { self.clock.write(clock) };
+        unsafe { self.clock.as_ptr().write(clock) };
     }
 
     fn cost_to(&self, sum: &Latency) {
