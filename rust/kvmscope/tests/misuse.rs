@@ -23,6 +23,8 @@ fn a_kernel_without_kvmscope() {
     let machine = Machine::copy("without");
     machine.remove("sys/kernel/kvmscope");
     machine.remove(SYSTEM);
+    // An empty directory, which git does not keep.
+    fs::create_dir_all(machine.path("sys/module/kvm")).unwrap();
     let other = "kvmscope: this kernel's KVM is not kvmscope's, or neither kvm-intel nor kvm-amd \
                  is loaded: boot the kernel with CONFIG_KVM_SCOPE=y and load one of them";
     for args in [
