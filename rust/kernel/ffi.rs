@@ -466,12 +466,21 @@ impl Ledger {
 }
 
 /// A `struct seq_file` to write to.
-struct Seq(*mut c_void);
+pub(crate) struct Seq(*mut c_void);
+
+impl Seq {
+    /// # Safety
+    ///
+    /// `seq` is a `struct seq_file` that is being shown for as long as this exists.
+    pub(crate) unsafe fn new(seq: *mut c_void) -> Self {
+        Self(seq)
+    }
+}
 
 impl Write for Seq {
     fn write_str(&mut self, s: &str) -> fmt::Result {
-        // SAFETY: By the contract of `kvm_scope_show`, a seq_file that is being
-        // shown; the string is valid during the call.
+        // SAFETY: By the contract of `new`, a seq_file that is being shown; the
+        // string is valid during the call.
         unsafe { bindings::kvm_scope_print(self.0, s.as_ptr(), s.len() as u64) };
         Ok(())
     }
@@ -510,7 +519,8 @@ unsafe extern "C" fn kvm_scope_show(what: u32, vm: u64, vcpu: u64, seq: *mut c_v
     }
     drop(ledger);
 
-    let mut seq = Seq(seq);
+    // SAFETY: By our own contract.
+    let mut seq = unsafe { Seq::new(seq) };
     // Writing does not fail: a seq_file that is full is shown again, larger.
     let _ = if what == bindings::KVM_SCOPE_SHOW_EXITS {
         tables::exits(&mut seq, registry.isa, table)

@@ -13,17 +13,24 @@
 //! - [`latency`]: what exits cost, and who spent it;
 //! - [`tables`]: what programs read in debugfs;
 //! - [`dump`]: the table that `echo 1 > /sys/kernel/kvmscope/dump` prints;
-//! - [`knobs`]: the words that may be written to a knob.
+//! - [`knobs`]: the words that may be written to a knob;
+//! - [`wss`]: working sets from the log of written pages;
+//! - [`wss_tables`]: what programs read of them in debugfs.
 
 pub mod books;
 pub mod counters;
 pub mod dump;
 #[cfg(CONFIG_KVM_SCOPE)]
+#[macro_use]
 mod ffi;
 pub mod knobs;
 pub mod latency;
 pub mod reasons;
 pub mod tables;
+pub mod wss;
+#[cfg(CONFIG_KVM_SCOPE)]
+mod wss_ffi;
+pub mod wss_tables;
 
 /// What `pr_info!` puts before each record; `module!` would have made this.
 #[cfg(CONFIG_KVM_SCOPE)]

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The estimator against a machine in miniature: pages with dirty and accessed
+//! bits, and a log that a page enters when it becomes dirty.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kvmscope::wss::{Bits, Params, Period, Region, Regions, Wss, ALL, HISTORY, NONE, PAGES};
+use kvmscope::wss_tables;
+use proptest::prelude::*;
+
+#[derive(Default)]
+struct Map(BTreeMap<u64, Box<Region>>);
+
+impl Regions for Map {
+    fn region(&mut self, number: u64) -> Option<&mut Region> {
+        Some(self.0.entry(number).or_default())
+    }
+    fn known(&mut self, number: u64) -> Option<&mut Region> {
+        self.0.get_mut(&number).map(|region| &mut **region)
+    }
+    fn for_each(&mut self, mut f: impl FnMut(u64, &mut Region)) {
+        self.0.iter_mut().for_each(|(number, region)| f(*number, region));
+    }
+    fn retain(&mut self, mut keep: impl FnMut(&Region) -> bool) {
+        self.0.retain(|_, region| keep(region));
+    }
+}
+
+const PARAMS: Params = Params {
+    period_ms: 1000,
+    intervals: 2,
+    threshold: 1,
+    reads: 1,
+    split: 0,
+};
+
+fn bits(pages: impl IntoIterator<Item = u64>) -> Bits {
+    let mut bits = NONE;
+    for page in pages {
+        bits[(page % PAGES / 64) as usize] |= 1 << (page % 64);
+    }
+    bits
+}
+
+fn members(first: u64, bits: &Bits) -> impl Iterator<Item = u64> + '_ {
+    (0..PAGES)
+        .filter(move |page| bits[(page / 64) as usize] >> (page % 64) & 1 != 0)
+        .map(move |page| first + page)
+}
+
+/// Pages of 4 KiB, and regions that a huge leaf maps.
+#[derive(Default)]
+struct Machine {
+    dirty: BTreeSet<u64>,
+    accessed: BTreeSet<u64>,
+    huge: BTreeSet<u64>,
+    log: Vec<u64>,
+}
+
+impl Machine {
+    fn leaf(&self, gfn: u64) -> u64 {
+        if self.huge.contains(&(gfn / PAGES)) {
+            gfn / PAGES * PAGES
+        } else {
+            gfn
+        }
+    }
+
+    fn read(&mut self, gfn: u64) {
+        self.accessed.insert(self.leaf(gfn));
+    }
+
+    fn write(&mut self, gfn: u64) {
+        self.read(gfn);
+        if self.dirty.insert(self.leaf(gfn)) {
+            self.log.push(gfn << 12);
+        }
+    }
+
+    fn rearm(&mut self, first: u64, pages: &Bits) -> (u64, bool) {
+        let huge = self.huge.contains(&(first / PAGES));
+        let cleared = if huge {
+            u64::from(self.dirty.remove(&first))
+        } else {
+            members(first, pages).filter(|gfn| self.dirty.remove(gfn)).count() as u64
+        };
+        (cleared, huge)
+    }
+
+    fn scan(&mut self, wss: &mut Wss<Map>) {
+        let regions: BTreeSet<u64> =
+            self.accessed.union(&self.dirty).map(|gfn| gfn / PAGES).collect();
+        for number in regions {
+            let huge = self.huge.contains(&number);
+            let within = |set: &BTreeSet<u64>| {
+                let pages: Vec<u64> = set.range(number * PAGES..(number + 1) * PAGES).copied().collect();
+                if huge && !pages.is_empty() { ALL } else { bits(pages) }
+            };
+            let (accessed, dirty) = (within(&self.accessed), within(&self.dirty));
+            wss.scanned(number * PAGES, &accessed, &dirty, huge);
+        }
+        self.accessed.clear();
+    }
+
+    /// What C does at the end of a sub-interval.
+    fn end_interval(&mut self, wss: &mut Wss<Map>, next: Params) {
+        wss.logged(&std::mem::take(&mut self.log));
+        wss.end_interval(|first, pages| self.rearm(first, pages));
+        if wss.is_over() {
+            self.scan(wss);
+            wss.logged(&std::mem::take(&mut self.log));
+            wss.end_period(&Period::default(), next);
+        }
+    }
+}
+
+/// What a record of `pages` says.
+#[derive(Debug, PartialEq, Eq)]
+struct Page {
+    count: u8,
+    touched: bool,
+    table: bool,
+}
+
+fn read_pages(wss: &mut Wss<Map>) -> BTreeMap<u64, Page> {
+    let len = wss_tables::pages(wss, &mut []);
+    let mut bytes = vec![0; len];
+    assert_eq!(wss_tables::pages(wss, &mut bytes), len);
+    assert_eq!(&bytes[..8], b"KVMSWSS1");
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let records = word(56) as usize;
+    assert_eq!(len, 64 + records * 656);
+
+    let mut pages = BTreeMap::new();
+    for at in (0..records).map(|n| 64 + n * 656) {
+        for page in 0..PAGES as usize {
+            let bit = |field: usize| word(at + field + page / 64 * 8) >> (page % 64) & 1 != 0;
+            let found = Page {
+                count: bytes[at + 144 + page],
+                touched: bit(16),
+                table: bit(80),
+            };
+            if found.count != 0 || found.touched {
+                pages.insert(word(at) + page as u64, found);
+            }
+        }
+    }
+    pages
+}
+
+proptest! {
+    /// The sets are exact, whatever is written and read, in pages of either size.
+    #[test]
+    fn sets_are_what_was_written_and_read(
+        huge in prop::collection::btree_set(0u64..4, 0..3),
+        intervals in 1u32..6,
+        threshold in 1u32..6,
+        accesses in prop::collection::vec(
+            prop::collection::vec((0u64..4 * PAGES, any::<bool>()), 0..60), 12),
+    ) {
+        let params = Params { intervals, threshold, ..PARAMS };
+        let mut wss = Wss::new(Map::default(), params);
+        let mut machine = Machine { huge: huge.clone(), ..Machine::default() };
+        let spread = |gfn: u64| {
+            let pages = if huge.contains(&(gfn / PAGES)) { PAGES } else { 1 };
+            let first = gfn / pages * pages;
+            first..first + pages
+        };
+
+        for period in accesses.chunks_exact(intervals as usize) {
+            let mut counts: BTreeMap<u64, u8> = BTreeMap::new();
+            let mut touched = BTreeSet::new();
+            for interval in period {
+                let mut written = BTreeSet::new();
+                for &(gfn, write) in interval {
+                    touched.extend(spread(gfn));
+                    if write {
+                        machine.write(gfn);
+                        written.extend(spread(gfn));
+                    } else {
+                        machine.read(gfn);
+                    }
+                }
+                written.iter().for_each(|gfn| *counts.entry(*gfn).or_default() += 1);
+                machine.end_interval(&mut wss, params);
+            }
+
+            let estimate = wss.estimate();
+            let reached = threshold.min(intervals) as u8;
+            let written = counts.values().filter(|count| **count >= reached).count();
+            prop_assert_eq!(estimate.written, written as u64);
+            prop_assert_eq!(estimate.read_set, touched.len() as u64);
+            prop_assert_eq!(estimate.lost, 0);
+            let expected: BTreeMap<u64, Page> = touched.iter().map(|gfn| {
+                let count = counts.get(gfn).copied().unwrap_or(0);
+                (*gfn, Page { count, touched: true, table: false })
+            }).collect();
+            prop_assert_eq!(read_pages(&mut wss), expected);
+        }
+    }
+}
+
+#[test]
+fn a_dirty_page_that_is_not_in_the_log_is_lost() {
+    let mut wss = Wss::new(Map::default(), Params { intervals: 1, ..PARAMS });
+    let mut machine = Machine::default();
+    machine.write(7);
+    machine.dirty.insert(8);
+    machine.accessed.insert(8);
+    machine.end_interval(&mut wss, PARAMS);
+    assert_eq!((wss.estimate().written, wss.estimate().lost), (1, 1));
+}
+
+/// What is dirty at the scan and in the log after it belongs to the next period.
+#[test]
+fn a_page_that_is_written_meanwhile_is_not_lost() {
+    let params = Params { intervals: 1, ..PARAMS };
+    let mut wss = Wss::new(Map::default(), params);
+    let mut machine = Machine::default();
+    machine.write(3);
+    wss.logged(&std::mem::take(&mut machine.log));
+    wss.end_interval(|first, pages| machine.rearm(first, pages));
+    machine.write(5);
+    machine.scan(&mut wss);
+    wss.logged(&std::mem::take(&mut machine.log));
+    wss.end_period(&Period::default(), params);
+    assert_eq!((wss.estimate().written, wss.estimate().lost), (1, 0));
+    machine.end_interval(&mut wss, params);
+    assert_eq!((wss.estimate().written, wss.estimate().lost), (1, 0));
+    assert!(read_pages(&mut wss)[&5].count == 1);
+}
+
+/// Steadily logged pages are asked about, once, and page tables reported apart.
+#[test]
+fn page_tables_are_told_apart() {
+    let mut wss = Wss::new(Map::default(), PARAMS);
+    let mut machine = Machine::default();
+    let mut asked = Vec::new();
+    for _ in 0..8 {
+        for gfn in [100, 101, 600] {
+            machine.write(gfn);
+        }
+        machine.end_interval(&mut wss, PARAMS);
+        for gfn in wss.candidates().to_vec() {
+            asked.push(gfn);
+            wss.probed(gfn, gfn == 600);
+        }
+    }
+    assert_eq!(asked, [100, 101, 600]);
+    let estimate = wss.estimate();
+    assert_eq!((estimate.written, estimate.tables), (2, 1));
+    assert!(read_pages(&mut wss)[&600].table);
+}
+
+#[test]
+fn no_more_candidates_than_the_budget() {
+    let params = Params { period_ms: 100, intervals: 10, ..PARAMS };
+    let mut wss = Wss::new(Map::default(), params);
+    let mut machine = Machine::default();
+    for _ in 0..2 {
+        (0..2000).for_each(|gfn| machine.write(gfn));
+        machine.end_interval(&mut wss, params);
+    }
+    assert_eq!(wss.candidates().len(), 2);
+}
+
+#[test]
+fn the_estimate_looks_like_this() {
+    let mut wss = Wss::new(Map::default(), PARAMS);
+    let mut text = String::new();
+    wss_tables::estimate(&mut text, &wss.estimate()).unwrap();
+    assert_eq!(text.lines().next(), Some("kvmscope 1 wss"));
+    assert!(text.lines().skip(1).all(|line| line.ends_with(" 0")), "{text}");
+
+    let mut machine = Machine::default();
+    for _ in 0..2 {
+        machine.write(1);
+        machine.read(2);
+        machine.end_interval(&mut wss, PARAMS);
+    }
+    text.clear();
+    wss_tables::history(&mut text, wss.history()).unwrap();
+    let expected = "\
+kvmscope 1 wss-history
+period start_ns duration_ns intervals threshold written tables read_set reads huge entries swaps in_place full_exits flushes rearmed spent_ns lost nested_runs
+1 0 0 2 1 1 0 2 1 0 2 0 0 0 0 2 0 0 0
+";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn the_history_is_bounded_and_in_order() {
+    let params = Params { intervals: 1, ..PARAMS };
+    let mut wss = Wss::new(Map::default(), params);
+    let mut machine = Machine::default();
+    for _ in 0..HISTORY + 10 {
+        machine.end_interval(&mut wss, params);
+    }
+    let numbers: Vec<u64> = wss.history().map(|estimate| estimate.number).collect();
+    assert_eq!(numbers, (11..=HISTORY as u64 + 10).collect::<Vec<_>>());
+}
+
+/// Memory that is no longer touched is no longer remembered.
+#[test]
+fn idle_regions_are_forgotten() {
+    let mut regions = 0;
+    let params = Params { intervals: 1, ..PARAMS };
+    let mut wss = Wss::new(Map::default(), params);
+    let mut machine = Machine::default();
+    (0..10).for_each(|n| machine.write(n * PAGES));
+    for _ in 0..2 {
+        machine.end_interval(&mut wss, params);
+    }
+    wss.for_each_region(|_, _| regions += 1);
+    assert_eq!(regions, 0);
+    assert_eq!(read_pages(&mut wss), BTreeMap::new());
+}
