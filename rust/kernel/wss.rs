@@ -348,7 +348,7 @@ impl<R: Regions> Wss<R> {
     fn adopt(&mut self, params: Params) {
         self.params = params;
         self.params.intervals = params.intervals.clamp(1, MAX_INTERVALS);
-        self.params.threshold = params.threshold.clamp(1, self.params.intervals);
+        self.params.threshold = params.threshold.min(self.params.intervals).max(1);
     }
 
     /// Takes entries of a log, guest physical addresses.
