@@ -28,7 +28,7 @@ pub mod latency;
 pub mod reasons;
 pub mod tables;
 pub mod wss;
-#[cfg(CONFIG_KVM_SCOPE)]
+#[cfg(CONFIG_KVM_SCOPE_WSS)]
 mod wss_ffi;
 pub mod wss_tables;
 

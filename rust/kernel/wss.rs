@@ -382,8 +382,7 @@ impl<R: Regions> Wss<R> {
         self.regions.for_each(|number, region| {
             let logged = region.logged;
             let first = number.wrapping_mul(PAGES);
-            rearmed =
-                rearmed.wrapping_add(region.end_interval(|logged| leaf(first, logged)));
+            rearmed = rearmed.wrapping_add(region.end_interval(|logged| leaf(first, logged)));
             if !telling || region.huge || found >= budget {
                 return;
             }
@@ -504,7 +503,9 @@ impl<R: Regions> Wss<R> {
     /// The last period that has ended.
     pub fn estimate(&self) -> Estimate {
         let slot = self.history.get(slot_of(self.number));
-        slot.filter(|_| self.number != 0).copied().unwrap_or_default()
+        slot.filter(|_| self.number != 0)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The periods that are remembered, oldest first.

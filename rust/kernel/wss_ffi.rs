@@ -190,8 +190,7 @@ unsafe extern "C" fn kvm_scope_wss_end_interval(this: *mut c_void, kvm: *mut c_v
         let mut huge = 0;
         // SAFETY: `kvm` is right by our own contract; the other pointers are of a
         // bitmap as long as a region's and of an integer, both valid meanwhile.
-        let rearmed =
-            unsafe { bindings::kvm_scope_wss_rearm(kvm, gfn, pages.as_ptr(), &mut huge) };
+        let rearmed = unsafe { bindings::kvm_scope_wss_rearm(kvm, gfn, pages.as_ptr(), &mut huge) };
         (rearmed, huge != 0)
     });
 }

@@ -137,7 +137,11 @@ pub fn pages<R: Regions>(wss: &mut Wss<R>, out: &mut [u8]) -> usize {
     let mut bytes = Bytes { room: out, len: 0 };
     bytes.put(&MAGIC);
     bytes.ints(&[VERSION, HEADER, RECORD]);
-    bytes.ints(&[estimate.intervals, estimate.threshold, estimate.reads.into()]);
+    bytes.ints(&[
+        estimate.intervals,
+        estimate.threshold,
+        estimate.reads.into(),
+    ]);
     bytes.words(&[
         estimate.number,
         estimate.period.start_ns,

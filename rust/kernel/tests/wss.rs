@@ -20,7 +20,9 @@ impl Regions for Map {
         self.0.get_mut(&number).map(|region| &mut **region)
     }
     fn for_each(&mut self, mut f: impl FnMut(u64, &mut Region)) {
-        self.0.iter_mut().for_each(|(number, region)| f(*number, region));
+        self.0
+            .iter_mut()
+            .for_each(|(number, region)| f(*number, region));
     }
     fn retain(&mut self, mut keep: impl FnMut(&Region) -> bool) {
         self.0.retain(|_, region| keep(region));
@@ -83,19 +85,31 @@ impl Machine {
         let cleared = if huge {
             u64::from(self.dirty.remove(&first))
         } else {
-            members(first, pages).filter(|gfn| self.dirty.remove(gfn)).count() as u64
+            members(first, pages)
+                .filter(|gfn| self.dirty.remove(gfn))
+                .count() as u64
         };
         (cleared, huge)
     }
 
     fn scan(&mut self, wss: &mut Wss<Map>) {
-        let regions: BTreeSet<u64> =
-            self.accessed.union(&self.dirty).map(|gfn| gfn / PAGES).collect();
+        let regions: BTreeSet<u64> = self
+            .accessed
+            .union(&self.dirty)
+            .map(|gfn| gfn / PAGES)
+            .collect();
         for number in regions {
             let huge = self.huge.contains(&number);
             let within = |set: &BTreeSet<u64>| {
-                let pages: Vec<u64> = set.range(number * PAGES..(number + 1) * PAGES).copied().collect();
-                if huge && !pages.is_empty() { ALL } else { bits(pages) }
+                let pages: Vec<u64> = set
+                    .range(number * PAGES..(number + 1) * PAGES)
+                    .copied()
+                    .collect();
+                if huge && !pages.is_empty() {
+                    ALL
+                } else {
+                    bits(pages)
+                }
             };
             let (accessed, dirty) = (within(&self.accessed), within(&self.dirty));
             wss.scanned(number * PAGES, &accessed, &dirty, huge);
@@ -203,7 +217,13 @@ proptest! {
 
 #[test]
 fn a_dirty_page_that_is_not_in_the_log_is_lost() {
-    let mut wss = Wss::new(Map::default(), Params { intervals: 1, ..PARAMS });
+    let mut wss = Wss::new(
+        Map::default(),
+        Params {
+            intervals: 1,
+            ..PARAMS
+        },
+    );
     let mut machine = Machine::default();
     machine.write(7);
     machine.dirty.insert(8);
@@ -215,7 +235,10 @@ fn a_dirty_page_that_is_not_in_the_log_is_lost() {
 /// What is dirty at the scan and in the log after it belongs to the next period.
 #[test]
 fn a_page_that_is_written_meanwhile_is_not_lost() {
-    let params = Params { intervals: 1, ..PARAMS };
+    let params = Params {
+        intervals: 1,
+        ..PARAMS
+    };
     let mut wss = Wss::new(Map::default(), params);
     let mut machine = Machine::default();
     machine.write(3);
@@ -255,7 +278,11 @@ fn page_tables_are_told_apart() {
 
 #[test]
 fn no_more_candidates_than_the_budget() {
-    let params = Params { period_ms: 100, intervals: 10, ..PARAMS };
+    let params = Params {
+        period_ms: 100,
+        intervals: 10,
+        ..PARAMS
+    };
     let mut wss = Wss::new(Map::default(), params);
     let mut machine = Machine::default();
     for _ in 0..2 {
@@ -271,7 +298,10 @@ fn the_estimate_looks_like_this() {
     let mut text = String::new();
     wss_tables::estimate(&mut text, &wss.estimate()).unwrap();
     assert_eq!(text.lines().next(), Some("kvmscope 1 wss"));
-    assert!(text.lines().skip(1).all(|line| line.ends_with(" 0")), "{text}");
+    assert!(
+        text.lines().skip(1).all(|line| line.ends_with(" 0")),
+        "{text}"
+    );
 
     let mut machine = Machine::default();
     for _ in 0..2 {
@@ -291,7 +321,10 @@ period start_ns duration_ns intervals threshold written tables read_set reads hu
 
 #[test]
 fn the_history_is_bounded_and_in_order() {
-    let params = Params { intervals: 1, ..PARAMS };
+    let params = Params {
+        intervals: 1,
+        ..PARAMS
+    };
     let mut wss = Wss::new(Map::default(), params);
     let mut machine = Machine::default();
     for _ in 0..HISTORY + 10 {
@@ -305,7 +338,10 @@ fn the_history_is_bounded_and_in_order() {
 #[test]
 fn idle_regions_are_forgotten() {
     let mut regions = 0;
-    let params = Params { intervals: 1, ..PARAMS };
+    let params = Params {
+        intervals: 1,
+        ..PARAMS
+    };
     let mut wss = Wss::new(Map::default(), params);
     let mut machine = Machine::default();
     (0..10).for_each(|n| machine.write(n * PAGES));
