@@ -8,7 +8,7 @@ export KVMSCOPE_START := $(shell date +%s)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup kernel demo boot test test-full bench deb tree clean variants programs
+.PHONY: help setup kernel demo boot test test-full bench study deb tree clean variants programs
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -34,6 +34,9 @@ test-full: variants programs ## the same, and what takes longer
 
 bench: variants programs ## instructions per exit: unpatched, compiled out, off, on
 	@qemu-test/bench
+
+study: ## exits of two boots, and what workloads lose to exits in one guest and in two
+	@qemu-test/study
 
 deb: ## Debian packages for a real machine, from its configuration or CONFIG=FILE
 	@scripts/deb

@@ -13,6 +13,7 @@ mod race;
 mod refused;
 mod storm;
 mod vm;
+mod work;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,7 @@ enum Command {
     Race(race::Args),
     Refused(refused::Args),
     CpuidCost(cost::Args),
+    Work(work::Args),
 }
 
 fn run(command: Command) -> Result<()> {
@@ -42,6 +44,7 @@ fn run(command: Command) -> Result<()> {
         Command::Race(args) => race::run(&args),
         Command::Refused(args) => refused::run(&args),
         Command::CpuidCost(args) => cost::run(&args),
+        Command::Work(args) => work::run(&args),
     }
 }
 
