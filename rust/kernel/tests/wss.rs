@@ -47,7 +47,7 @@ fn bits(pages: impl IntoIterator<Item = u64>) -> Bits {
 
 fn members(first: u64, bits: &Bits) -> impl Iterator<Item = u64> + '_ {
     (0..PAGES)
-        .filter(move |page| bits[(page / 64) as usize] >> (page % 64) & 1 != 0)
+        .filter(move |page| (bits[(page / 64) as usize] >> (page % 64)) & 1 != 0)
         .map(move |page| first + page)
 }
 
@@ -149,7 +149,7 @@ fn read_pages(wss: &mut Wss<Map>) -> BTreeMap<u64, Page> {
     let mut pages = BTreeMap::new();
     for at in (0..records).map(|n| 64 + n * 656) {
         for page in 0..PAGES as usize {
-            let bit = |field: usize| word(at + field + page / 64 * 8) >> (page % 64) & 1 != 0;
+            let bit = |field: usize| (word(at + field + page / 64 * 8) >> (page % 64)) & 1 != 0;
             let found = Page {
                 count: bytes[at + 144 + page],
                 touched: bit(16),
@@ -265,7 +265,8 @@ fn page_tables_are_told_apart() {
             machine.write(gfn);
         }
         machine.end_interval(&mut wss, PARAMS);
-        for gfn in wss.candidates().to_vec() {
+        let candidates = wss.candidates().to_vec();
+        for gfn in candidates {
             asked.push(gfn);
             wss.probed(gfn, gfn == 600);
         }
