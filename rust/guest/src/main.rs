@@ -8,11 +8,21 @@
 
 mod code;
 mod cost;
+mod dirty;
 mod exits;
+mod logs;
+mod machine;
+mod page_cost;
+mod pages;
+mod paging;
 mod race;
 mod refused;
 mod storm;
+mod tracking;
+mod truth;
 mod vm;
+mod wss;
+mod wss_storm;
 
 use std::process::ExitCode;
 
@@ -33,6 +43,10 @@ enum Command {
     Race(race::Args),
     Refused(refused::Args),
     CpuidCost(cost::Args),
+    Dirty(dirty::Args),
+    PageCost(page_cost::Args),
+    Wss(wss::Args),
+    WssStorm(wss_storm::Args),
 }
 
 fn run(command: Command) -> Result<()> {
@@ -42,6 +56,10 @@ fn run(command: Command) -> Result<()> {
         Command::Race(args) => race::run(&args),
         Command::Refused(args) => refused::run(&args),
         Command::CpuidCost(args) => cost::run(&args),
+        Command::Dirty(args) => dirty::run(&args),
+        Command::PageCost(args) => page_cost::run(&args),
+        Command::Wss(args) => wss::run(&args),
+        Command::WssStorm(args) => wss_storm::run(&args),
     }
 }
 
