@@ -8,12 +8,22 @@
 
 mod code;
 mod cost;
+mod dirty;
 mod exits;
+mod logs;
+mod machine;
+mod page_cost;
+mod pages;
+mod paging;
 mod race;
 mod refused;
 mod storm;
+mod tracking;
+mod truth;
 mod vm;
 mod work;
+mod wss;
+mod wss_storm;
 
 use std::process::ExitCode;
 
@@ -35,6 +45,10 @@ enum Command {
     Refused(refused::Args),
     CpuidCost(cost::Args),
     Work(work::Args),
+    Dirty(dirty::Args),
+    PageCost(page_cost::Args),
+    Wss(wss::Args),
+    WssStorm(wss_storm::Args),
 }
 
 fn run(command: Command) -> Result<()> {
@@ -45,6 +59,10 @@ fn run(command: Command) -> Result<()> {
         Command::Refused(args) => refused::run(&args),
         Command::CpuidCost(args) => cost::run(&args),
         Command::Work(args) => work::run(&args),
+        Command::Dirty(args) => dirty::run(&args),
+        Command::PageCost(args) => page_cost::run(&args),
+        Command::Wss(args) => wss::run(&args),
+        Command::WssStorm(args) => wss_storm::run(&args),
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{anyhow, bail, Context, Result};
 use kvm_bindings::{
-    kvm_enable_cap, kvm_mp_state, kvm_segment, kvm_userspace_memory_region, KVM_CAP_SPLIT_IRQCHIP,
-    KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_RUNNABLE,
+    kvm_enable_cap, kvm_mp_state, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
+    KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_RUNNABLE,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::mmap::MmapRegion;
@@ -24,7 +24,7 @@ const MEMORY: usize = (code::PAGES + MAX_VCPUS as u64 * PAGE) as usize;
 
 /// Below the BIOS, where Intel's vendor module wants three pages of its own
 /// when it has to emulate real mode; nothing else is there.
-const TSS_ADDRESS: usize = 0xfffb_d000;
+pub const TSS_ADDRESS: usize = 0xfffb_d000;
 
 const CR0_PE: u64 = 1;
 const APIC_X2APIC: u64 = 1 << 10;
@@ -84,6 +84,15 @@ impl Page {
     }
 }
 
+/// KVM, or why there is none.
+pub fn open() -> Result<Kvm> {
+    Kvm::new().map_err(|error| match error.errno() {
+        libc::ENOENT => anyhow!("there is no /dev/kvm: load kvm-intel or kvm-amd"),
+        libc::EACCES => anyhow!("/dev/kvm may not be opened: become root or join its group"),
+        _ => anyhow!("/dev/kvm cannot be opened: {error}"),
+    })
+}
+
 /// A virtual machine.
 pub struct Vm {
     kvm: Kvm,
@@ -96,11 +105,7 @@ pub struct Vm {
 impl Vm {
     /// A machine around `memory`, with local APICs in the kernel if `apic`.
     pub fn new(memory: &Memory, apic: bool) -> Result<Self> {
-        let kvm = Kvm::new().map_err(|error| match error.errno() {
-            libc::ENOENT => anyhow!("there is no /dev/kvm: load kvm-intel or kvm-amd"),
-            libc::EACCES => anyhow!("/dev/kvm may not be opened: become root or join its group"),
-            _ => anyhow!("/dev/kvm cannot be opened: {error}"),
-        })?;
+        let kvm = open()?;
         let fd = kvm.create_vm().context("KVM_CREATE_VM failed")?;
         fd.set_tss_address(TSS_ADDRESS)
             .context("KVM_SET_TSS_ADDR failed")?;
@@ -165,8 +170,8 @@ impl Vm {
     }
 }
 
-/// Flat 32-bit segments, paging off, ESI at the vCPU's page.
-fn set_registers(fd: &VcpuFd, index: u32, program: Program, apic: bool) -> Result<()> {
+/// Flat 32-bit segments, paging off.
+pub fn set_flat(sregs: &mut kvm_sregs) {
     let data = kvm_segment {
         limit: 0xffff_ffff,
         selector: 0x10,
@@ -177,7 +182,6 @@ fn set_registers(fd: &VcpuFd, index: u32, program: Program, apic: bool) -> Resul
         g: 1,
         ..Default::default()
     };
-    let mut sregs = fd.get_sregs().context("KVM_GET_SREGS failed")?;
     sregs.cr0 |= CR0_PE;
     sregs.cs = kvm_segment {
         selector: 8,
@@ -189,6 +193,12 @@ fn set_registers(fd: &VcpuFd, index: u32, program: Program, apic: bool) -> Resul
     sregs.fs = data;
     sregs.gs = data;
     sregs.ss = data;
+}
+
+/// A flat machine, ESI at the vCPU's page.
+fn set_registers(fd: &VcpuFd, index: u32, program: Program, apic: bool) -> Result<()> {
+    let mut sregs = fd.get_sregs().context("KVM_GET_SREGS failed")?;
+    set_flat(&mut sregs);
     if apic {
         sregs.apic_base |= APIC_X2APIC;
     }
@@ -240,22 +250,23 @@ impl Vcpu {
                 Ok(VcpuExit::FailEntry(reason, cpu)) => {
                     bail!("CPU {cpu} refused to enter the guest: hardware's reason is {reason:#x}")
                 }
-                Ok(VcpuExit::InternalError) => bail!("{}", self.internal_error()),
+                Ok(VcpuExit::InternalError) => bail!("{}", internal_error(&mut self.fd)),
                 Ok(other) => bail!("the guest went astray: {other:?}"),
                 Err(error) if error.errno() == libc::EINTR => {}
                 Err(error) => bail!("KVM_RUN failed: {error}"),
             }
         }
     }
+}
 
-    fn internal_error(&mut self) -> String {
-        // SAFETY: KVM has just returned KVM_EXIT_INTERNAL_ERROR, for which this
-        // is the member of the union; all of it is plain integers.
-        let error = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal };
-        let data = &error.data[..error.data.len().min(error.ndata as usize)];
-        format!(
-            "KVM gave up on the guest: internal error {}, data {data:#x?}",
-            error.suberror
-        )
-    }
+/// Why KVM gave up. Only right after KVM_EXIT_INTERNAL_ERROR.
+pub fn internal_error(fd: &mut VcpuFd) -> String {
+    // SAFETY: All members of the union are plain integers, so that none is
+    // invalid, and KVM wrote this one if the caller keeps to the rule above.
+    let error = unsafe { fd.get_kvm_run().__bindgen_anon_1.internal };
+    let data = &error.data[..error.data.len().min(error.ndata as usize)];
+    format!(
+        "KVM gave up on the guest: internal error {}, data {data:#x?}",
+        error.suberror
+    )
 }

@@ -1,0 +1,864 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Random guests whose working set is known, against the one the kernel reports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Result};
+
+use crate::logs::Mode;
+use crate::machine::{
+    lock, now, Machine, Runner, Shape, Space, BYSTANDER, HALF, MOVING, REACH, SPARE,
+};
+use crate::pages::{self, Program, Touch, DATA, MAX_VCPUS, PAGE};
+use crate::tracking::{Estimate, Pages, Tracking, CHUNK};
+use crate::truth::{Rules, Truth, When};
+
+/// Compare the working sets of random guests with what they really touched
+///
+/// Each program is a VM of its own. In each round it waits until a period begins,
+/// makes some passes over random lists of pages, waits until the period ends, and
+/// compares the sets, page by page: written, read, page tables, and in how many
+/// sub-intervals. A round whose passes do not lie within one period is made
+/// again. Prints a line for each difference, then `wss programs N exact N rounds
+/// R again A pages P entries E swaps S in_place D full_exits X flushes F unmapped
+/// U reported V`; fails when there was a difference. The last two: how many pages
+/// were read, never written, and unmapped in the same period (by balloon or
+/// memslots), and how many of them the read set has; the accessed bit is gone
+/// with the mapping, so these alone may be missing.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only say whether working sets can be tracked here: `wss supported` or
+    /// `wss unsupported`
+    #[arg(long)]
+    probe: bool,
+    /// How many
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    programs: u32,
+    /// Rounds of each
+    #[arg(long, value_name = "R", default_value_t = 3)]
+    rounds: u32,
+    /// Seed of the first; the next one's is one more
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// vCPUs
+    #[arg(long, value_name = "V", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_VCPUS)))]
+    vcpus: u32,
+    /// Memory
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    memory: u64,
+    /// At most so many pages in a list
+    #[arg(long, value_name = "P", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=pages::LIST_ENTRIES as u64))]
+    pages: u64,
+    /// Length of a period
+    #[arg(long, value_name = "T", default_value_t = 50, value_parser = clap::value_parser!(u64).range(10..))]
+    period_ms: u64,
+    /// Sub-intervals of a period, rather than a random number of them
+    #[arg(long, value_name = "N")]
+    intervals: Option<u64>,
+    /// Passes further apart than two sub-intervals must be counted apart. The
+    /// kernel promises no such thing, but where time does not depend on the host
+    /// (under Bochs) it comes true
+    #[arg(long)]
+    apart: bool,
+    /// Guests in 64-bit mode, with page tables
+    #[arg(long)]
+    long: bool,
+    /// vCPUs wait within the guest and never leave KVM_RUN
+    #[arg(long, conflicts_with_all = ["smm"])]
+    spin: bool,
+    /// Enter system management mode before passes, and write there
+    #[arg(long)]
+    smm: bool,
+    /// Memory in huge pages
+    #[arg(long, conflicts_with_all = ["long", "smm"])]
+    huge: bool,
+    /// Have huge pages split
+    #[arg(long)]
+    split: bool,
+    /// Keep a dirty log meanwhile, harvest it all the time, and see that it has
+    /// every page that was written to
+    #[arg(long, value_enum, value_name = "MODE")]
+    log: Option<Mode>,
+    /// What else happens, separated by commas
+    #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
+    disturb: Vec<Disturb>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Disturb {
+    /// Memslots are added, moved and deleted
+    Memslots,
+    /// Pages are given back to the host
+    Balloon,
+    /// vCPUs are added one by one
+    Hotplug,
+    /// No vCPU runs for several periods
+    Pause,
+    /// Tracking is stopped and started
+    Restart,
+    /// The parameters change
+    Parameters,
+    /// The dirty log is switched off and on
+    ToggleLog,
+}
+
+/// Runs the programs.
+pub fn run(args: &Args) -> Result<()> {
+    if args.probe {
+        let supported = supported()?;
+        let word = if supported {
+            "supported"
+        } else {
+            "unsupported"
+        };
+        writeln!(io::stdout(), "wss {word}")?;
+        return Ok(());
+    }
+    ensure!(
+        supported()?,
+        "working sets cannot be tracked here: the kernel log says why"
+    );
+    let toggles = args.disturb.contains(&Disturb::ToggleLog);
+    ensure!(args.log.is_some() || !toggles, "toggle-log needs --log");
+    let mut sum = Sum::default();
+    for number in 0..args.programs {
+        let seed = args.seed + u64::from(number);
+        let mut trial = Trial::new(args, seed)?;
+        let differences = trial.run()?;
+        for line in &differences {
+            writeln!(io::stdout(), "program {number} seed {seed} {line}")?;
+        }
+        sum.exact += u32::from(differences.is_empty());
+        sum.add(&trial.sum);
+    }
+    let all = sum.exact == args.programs;
+    writeln!(
+        io::stdout(),
+        "wss programs {} exact {} rounds {} again {} pages {} entries {} swaps {} in_place {} \
+         full_exits {} flushes {} unmapped {} reported {}",
+        args.programs,
+        sum.exact,
+        sum.rounds,
+        sum.again,
+        sum.pages,
+        sum.entries,
+        sum.swaps,
+        sum.in_place,
+        sum.full_exits,
+        sum.flushes,
+        sum.unmapped,
+        sum.reported
+    )?;
+    ensure!(all, "{} programs differ", args.programs - sum.exact);
+    Ok(())
+}
+
+fn supported() -> Result<bool> {
+    let machine = Machine::new(Arc::new(Space::new(16 << 20, false)?), Shape::default())?;
+    Tracking::here(machine.fd.as_raw_fd())?.start()
+}
+
+#[derive(Default)]
+struct Sum {
+    exact: u32,
+    rounds: u64,
+    again: u64,
+    pages: u64,
+    entries: u64,
+    swaps: u64,
+    in_place: u64,
+    full_exits: u64,
+    flushes: u64,
+    unmapped: u64,
+    reported: u64,
+}
+
+impl Sum {
+    fn add(&mut self, other: &Sum) {
+        self.rounds += other.rounds;
+        self.again += other.again;
+        self.pages += other.pages;
+        self.entries += other.entries;
+        self.swaps += other.swaps;
+        self.in_place += other.in_place;
+        self.full_exits += other.full_exits;
+        self.flushes += other.flushes;
+        self.unmapped += other.unmapped;
+        self.reported += other.reported;
+    }
+}
+
+/// A thread that does something until it is dropped.
+struct Background {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl Background {
+    fn new(mut step: impl FnMut() -> Result<()> + Send + 'static) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let flag = over.clone();
+        let thread = thread::spawn(move || {
+            while !flag.load(Ordering::Relaxed) {
+                step()?;
+            }
+            Ok(())
+        });
+        Self {
+            over,
+            thread: Some(thread),
+        }
+    }
+
+    /// Ends it, and tells what went wrong.
+    fn end(mut self) -> Result<()> {
+        self.over.store(true, Ordering::Relaxed);
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => bail!("a thread panicked"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A dirty log, and what should be in it.
+struct Log {
+    mode: Mode,
+    /// What was harvested. Whoever changes slots holds this.
+    harvested: Arc<Mutex<BTreeSet<u64>>>,
+    on: bool,
+    /// What was written to since it was switched on.
+    written: BTreeSet<u64>,
+}
+
+impl Log {
+    /// Pages that were written to and are not in it.
+    fn missing(&self, machine: &Machine) -> Result<Vec<u64>> {
+        let mut harvested = lock(&self.harvested);
+        harvested.extend(self.mode.harvest(machine)?);
+        Ok(self.written.difference(&harvested).copied().collect())
+    }
+}
+
+/// One program.
+struct Trial<'a> {
+    args: &'a Args,
+    random: fastrand::Rng,
+    machine: Arc<Machine>,
+    tracking: Tracking,
+    vcpus: Vec<Runner>,
+    log: Option<Log>,
+    background: Vec<Background>,
+    /// Pages touched before, to come back to.
+    recent: Vec<u64>,
+    /// How often each page table was written to in a period.
+    tables: BTreeMap<u64, u32>,
+    differences: Vec<String>,
+    sum: Sum,
+}
+
+impl<'a> Trial<'a> {
+    fn new(args: &'a Args, seed: u64) -> Result<Self> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let space = Arc::new(Space::new(args.memory << 20, args.huge)?);
+        if args.huge {
+            ensure!(space.fill()?, "the host has no huge pages for the guest");
+        }
+        let mut shape = Shape {
+            long: args.long,
+            smm: args.smm,
+            ..Shape::default()
+        };
+        if let Some(mode) = args.log {
+            shape = mode.shape(shape);
+        }
+        let machine = Arc::new(Machine::new(space, shape)?);
+        let tracking = Tracking::here(machine.fd.as_raw_fd())?;
+        let mut trial = Self {
+            args,
+            machine,
+            tracking,
+            vcpus: Vec::new(),
+            log: None,
+            background: Vec::new(),
+            recent: Vec::new(),
+            tables: BTreeMap::new(),
+            differences: Vec::new(),
+            sum: Sum::default(),
+            random: random.fork(),
+        };
+        let hotplug = trial.does(Disturb::Hotplug);
+        for _ in 0..if hotplug { 1 } else { args.vcpus } {
+            trial.add_vcpu()?;
+        }
+        trial.begin_log()?;
+        trial.begin_disturbing(random.u64(..));
+        Ok(trial)
+    }
+
+    fn does(&self, what: Disturb) -> bool {
+        self.args.disturb.contains(&what)
+    }
+
+    /// Whether mappings go away at any time.
+    fn unmaps(&self) -> bool {
+        self.does(Disturb::Memslots) || self.does(Disturb::Balloon)
+    }
+
+    fn add_vcpu(&mut self) -> Result<()> {
+        let mut vcpu = self.machine.vcpu(self.vcpus.len() as u32, Program::Sweep)?;
+        if self.args.spin {
+            vcpu.spin()?;
+        }
+        self.vcpus.push(vcpu);
+        Ok(())
+    }
+
+    fn begin_log(&mut self) -> Result<()> {
+        let Some(mode) = self.args.log else {
+            return Ok(());
+        };
+        let log = Log {
+            mode,
+            harvested: Arc::default(),
+            on: true,
+            written: BTreeSet::new(),
+        };
+        self.machine.log(true)?;
+        let (machine, harvested) = (self.machine.clone(), log.harvested.clone());
+        self.background.push(Background::new(move || {
+            {
+                let mut harvested = lock(&harvested);
+                harvested.extend(mode.harvest(&machine)?);
+            }
+            thread::sleep(Duration::from_millis(1));
+            Ok(())
+        }));
+        self.log = Some(log);
+        Ok(())
+    }
+
+    /// What happens to parts of the memory that no guest is using at the moment.
+    fn begin_disturbing(&mut self, seed: u64) {
+        let (slots, balloon) = (self.does(Disturb::Memslots), self.does(Disturb::Balloon));
+        if !slots && !balloon {
+            return;
+        }
+        let mut random = fastrand::Rng::with_seed(seed);
+        let machine = self.machine.clone();
+        let harvested = self.log.as_ref().map(|log| log.harvested.clone());
+        let mut there = true;
+        self.background.push(Background::new(move || {
+            thread::sleep(Duration::from_micros(random.u64(0..=20_000)));
+            if slots && (!balloon || random.bool()) {
+                let _guard = harvested.as_ref().map(|harvested| lock(harvested));
+                there = !there;
+                if there {
+                    machine.add(BYSTANDER)?;
+                } else {
+                    machine.delete(BYSTANDER)?;
+                }
+            } else {
+                discard(&machine, &mut random)?;
+            }
+            Ok(())
+        }));
+    }
+
+    fn run(&mut self) -> Result<Vec<String>> {
+        // Some pages are mapped, and dirty, before tracking starts.
+        if self.random.bool() {
+            self.pass(&mut Truth::default())?;
+        }
+        self.tracking.set("period_ms", self.args.period_ms)?;
+        self.tracking.set("split", self.args.split.into())?;
+        self.set_parameters()?;
+        self.start()?;
+        for round in 0..self.args.rounds {
+            self.between_rounds()?;
+            let mut attempts = 0;
+            while !self.round(round)? {
+                self.sum.again += 1;
+                attempts += 1;
+                ensure!(
+                    attempts < 100,
+                    "no pass falls within a period: make periods longer"
+                );
+            }
+            self.sum.rounds += 1;
+        }
+        self.check_log("at the end")?;
+        for background in std::mem::take(&mut self.background) {
+            background.end()?;
+        }
+        self.vcpus.clear();
+        self.tracking.set("active", 0)?;
+        Ok(std::mem::take(&mut self.differences))
+    }
+
+    fn start(&self) -> Result<()> {
+        ensure!(
+            self.tracking.start()?,
+            "working sets cannot be tracked here any more"
+        );
+        Ok(())
+    }
+
+    fn set_parameters(&mut self) -> Result<()> {
+        // A sub-interval is at least 1 ms.
+        let most = self.args.period_ms.min(12);
+        let intervals = self
+            .args
+            .intervals
+            .unwrap_or_else(|| self.random.u64(1..=most));
+        self.tracking.set("intervals", intervals)?;
+        self.tracking
+            .set("threshold", self.random.u64(1..=intervals.min(3) + 1))?;
+        self.tracking
+            .set("reads", u64::from(self.random.u32(0..8) != 0))
+    }
+
+    /// Waits until a period ends that is not `last`.
+    fn next_period(&self, last: u64) -> Result<Estimate> {
+        let pause = Duration::from_micros((self.args.period_ms * 1000 / 16).clamp(200, 20_000));
+        let limit = now() + (self.args.period_ms * 30 + 60_000) * 1_000_000;
+        loop {
+            let estimate = self.tracking.estimate()?;
+            if estimate.get("period")? != last {
+                return Ok(estimate);
+            }
+            ensure!(now() < limit, "period {} does not end", last + 1);
+            thread::sleep(pause);
+        }
+    }
+
+    /// A round; false if it has to be made again.
+    fn round(&mut self, round: u32) -> Result<bool> {
+        let last = self.tracking.estimate()?.get("period")?;
+        let before = self.next_period(last)?.get("period")?;
+        let mut truth = Truth::default();
+        let begin = now();
+        // No pass at all is a round, too.
+        for _ in 0..self.random.u32(0..=3) {
+            self.pass(&mut truth)?;
+            self.between_passes(&mut truth)?;
+            if self.random.bool() {
+                let part = self.args.period_ms * 1000 / 4;
+                thread::sleep(Duration::from_micros(self.random.u64(0..=part)));
+            }
+        }
+        let end = now();
+        let estimate = self.next_period(before)?;
+        let pages = self.tracking.pages()?;
+        let Some(pages) = pages.filter(|pages| pages.period == before + 1) else {
+            return Ok(false);
+        };
+        let from = estimate.get("start_ns")?;
+        let to = from + estimate.get("duration_ns")?;
+        if estimate.get("period")? != before + 1 || begin < from || end > to {
+            return Ok(false);
+        }
+        if self.unmaps() {
+            truth.unmap();
+        }
+        self.free_what_spins(&mut truth);
+        let mut lines = truth.compare(&pages, &self.rules(&estimate)?);
+        lines.extend(self.unknown_tables(&truth, &pages));
+        lines.extend(contradictions(&estimate, &pages)?);
+        let what = format!(
+            "round {round} period {} of {} sub-intervals",
+            pages.period, pages.intervals
+        );
+        self.differences
+            .extend(lines.iter().map(|line| format!("{what}: {line}")));
+        self.account(&truth, &estimate, &pages)?;
+        Ok(true)
+    }
+
+    fn rules(&self, estimate: &Estimate) -> Result<Rules> {
+        let none = 0..0;
+        let end = (self.machine.space.size + REACH) / PAGE;
+        let tables = if self.args.long {
+            self.machine.tables().gfns()
+        } else {
+            none.clone()
+        };
+        let apart = 2 * estimate.get("duration_ns")? / estimate.get("intervals")?.max(1);
+        let (huge, either) = if !self.args.huge || self.args.split {
+            (none.clone(), none)
+        } else if self.args.log.is_some() || self.unmaps() {
+            (none, 0..end)
+        } else {
+            // What is executed may be mapped in small pages.
+            (DATA / PAGE..end, 0..DATA / PAGE)
+        };
+        Ok(Rules {
+            tables,
+            apart: self.args.apart.then_some(apart),
+            huge,
+            either,
+        })
+    }
+
+    /// A page table has been written to for some periods: it must be known.
+    fn unknown_tables(&mut self, truth: &Truth, pages: &Pages) -> Option<String> {
+        if !self.args.long {
+            return None;
+        }
+        const PERIODS: u32 = 4;
+        let mut unknown = Vec::new();
+        for gfn in truth.written_often() {
+            let seen = self.tables.entry(gfn).or_default();
+            *seen += 1;
+            let chunk = pages
+                .chunks
+                .iter()
+                .find(|chunk| chunk.gfn == gfn / CHUNK * CHUNK);
+            let known = chunk.is_some_and(|chunk| chunk.table((gfn % CHUNK) as usize));
+            if *seen > PERIODS && !known {
+                unknown.push(format!("{gfn:#x}"));
+            }
+        }
+        let line = format!(
+            "tables not known after {PERIODS} periods: {}",
+            unknown.join(" ")
+        );
+        (!unknown.is_empty()).then_some(line)
+    }
+
+    fn account(&mut self, truth: &Truth, estimate: &Estimate, pages: &Pages) -> Result<()> {
+        let (unmapped, reported) = if pages.reads {
+            truth.unmapped(pages)
+        } else {
+            (0, 0)
+        };
+        let sum = Sum {
+            pages: truth.len() as u64,
+            entries: estimate.get("entries")?,
+            swaps: estimate.get("swaps")?,
+            in_place: estimate.get("in_place")?,
+            full_exits: estimate.get("full_exits")?,
+            flushes: estimate.get("flushes")?,
+            unmapped,
+            reported,
+            ..Sum::default()
+        };
+        self.sum.add(&sum);
+        Ok(())
+    }
+
+    /// What each vCPU touches for its own ends.
+    fn own(&self, vcpu: &Runner, entries: usize) -> Vec<(u64, Touch)> {
+        let list = pages::list(vcpu.index) / PAGE;
+        let lists = (entries as u64 * 4).div_ceil(PAGE);
+        let mut own = vec![
+            (pages::CODE / PAGE, Touch::Read),
+            (pages::control(vcpu.index) / PAGE, Touch::Both),
+        ];
+        own.extend((list..list + lists).map(|gfn| (gfn, Touch::Read)));
+        own
+    }
+
+    /// A pass of some of the vCPUs, at the same time.
+    fn pass(&mut self, truth: &mut Truth) -> Result<()> {
+        let mut chosen: Vec<usize> = (0..self.vcpus.len())
+            .filter(|_| self.random.u32(0..4) != 0)
+            .collect();
+        if chosen.is_empty() {
+            chosen.push(self.random.usize(0..self.vcpus.len()));
+        }
+        let mut touched = Vec::new();
+        for &index in &chosen {
+            let list = self.random_list();
+            self.vcpus[index].list(&list)?;
+            touched.extend(self.own(&self.vcpus[index], list.len()));
+            touched.extend(list);
+        }
+        let in_smm = self.enter_smm(&chosen)?;
+        let begin = now();
+        for &index in &chosen {
+            self.vcpus[index].order()?;
+        }
+        for &index in &chosen {
+            self.vcpus[index].finish()?;
+        }
+        let when = (begin, now());
+        self.note(truth, &touched, &in_smm, when);
+        Ok(())
+    }
+
+    /// Notes what a pass touched.
+    fn note(
+        &mut self,
+        truth: &mut Truth,
+        touched: &[(u64, Touch)],
+        in_smm: &[(u64, Touch)],
+        when: When,
+    ) {
+        for &(gfn, touch) in touched {
+            truth.touch(gfn, touch, when);
+            if self.args.long {
+                for table in self.machine.tables().walk(gfn) {
+                    truth.often(table, when);
+                }
+            }
+            if let Some(log) = self
+                .log
+                .as_mut()
+                .filter(|log| log.on && touch != Touch::Read)
+            {
+                log.written.insert(gfn);
+            }
+        }
+        // Of another address space, where nothing is logged, and without paging.
+        for &(gfn, touch) in in_smm {
+            truth.touch(gfn, touch, when);
+        }
+        if !in_smm.is_empty() {
+            truth.free(pages::SMM_SAVE / PAGE);
+        }
+    }
+
+    /// Sends some of these vCPUs to system management mode; what is touched there.
+    fn enter_smm(&mut self, chosen: &[usize]) -> Result<Vec<(u64, Touch)>> {
+        if !self.args.smm || self.random.bool() {
+            return Ok(Vec::new());
+        }
+        let end = self.machine.space.size / PAGE;
+        let gfns: Vec<u64> = (0..self.random.usize(1..=8))
+            .map(|_| self.random.u64(DATA / PAGE..end))
+            .collect();
+        let words = gfns.iter().map(|gfn| (gfn * PAGE) as u32).chain([0]);
+        let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+        self.machine.space.write(pages::SMM_LIST, &bytes)?;
+        let mut touched = Vec::new();
+        for &index in chosen {
+            self.vcpus[index].smi()?;
+            touched.push((pages::SMM_CODE / PAGE, Touch::Read));
+            touched.push((pages::SMM_LIST / PAGE, Touch::Read));
+            touched.extend(gfns.iter().map(|&gfn| (gfn, Touch::Write)));
+        }
+        Ok(touched)
+    }
+
+    /// What vCPUs touch all the time while they wait in the guest.
+    fn free_what_spins(&self, truth: &mut Truth) {
+        for vcpu in self.vcpus.iter().filter(|vcpu| vcpu.spins()) {
+            for (gfn, _) in self.own(vcpu, 0) {
+                truth.free(gfn);
+                if self.args.long {
+                    self.machine
+                        .tables()
+                        .walk(gfn)
+                        .into_iter()
+                        .for_each(|table| truth.free(table));
+                }
+            }
+        }
+    }
+
+    /// Pages in one of several patterns, some of them touched before.
+    fn random_list(&mut self) -> Vec<(u64, Touch)> {
+        let random = &mut self.random;
+        let spare = self.machine.slot(MOVING);
+        let data = if random.u32(0..6) == 0 {
+            spare.gfn..spare.gfn + spare.pages
+        } else {
+            DATA / PAGE..self.machine.space.size / PAGE
+        };
+        let length = data.end - data.start;
+        let count = random.u64(1..=self.args.pages) >> random.u32(0..4);
+        let start = random.u64(0..length);
+        let step = match random.u32(0..4) {
+            0 => 1,
+            1 => random.u64(2..=64),
+            2 => CHUNK,
+            _ => 0,
+        };
+        let mut gfns: Vec<u64> = (0..count.max(1))
+            .map(|n| match step {
+                0 => data.start + random.u64(0..length),
+                _ => data.start + (start + n * step) % length,
+            })
+            .collect();
+        let moved = |gfn: &u64| *gfn < self.machine.space.size / PAGE;
+        self.recent
+            .retain(|gfn| moved(gfn) || (spare.gfn..spare.gfn + spare.pages).contains(gfn));
+        for gfn in &mut gfns {
+            if !self.recent.is_empty() && random.u32(0..3) == 0 {
+                *gfn = self.recent[random.usize(0..self.recent.len())];
+            }
+        }
+        self.recent.extend(&gfns);
+        let excess = self.recent.len().saturating_sub(2000);
+        self.recent.drain(..excess);
+        let kinds = random.u32(0..4);
+        gfns.into_iter()
+            .map(|gfn| {
+                let touch = match (kinds, random.u32(0..3)) {
+                    (0, _) | (3, 0) => Touch::Read,
+                    (1, _) | (3, 1) => Touch::Write,
+                    _ => Touch::Both,
+                };
+                (gfn, touch)
+            })
+            .collect()
+    }
+
+    fn between_passes(&mut self, truth: &mut Truth) -> Result<()> {
+        if self.does(Disturb::Memslots) && self.random.bool() {
+            self.change_slots()?;
+            truth.unmap();
+        }
+        if self.does(Disturb::Balloon) && self.random.bool() {
+            discard(&self.machine, &mut self.random)?;
+            truth.unmap();
+        }
+        if self.does(Disturb::ToggleLog) && self.random.u32(0..3) == 0 {
+            self.toggle_log()?;
+        }
+        Ok(())
+    }
+
+    /// Moves a slot, or deletes and adds one. No guest uses it meanwhile.
+    fn change_slots(&mut self) -> Result<()> {
+        // With the slot goes its log.
+        self.check_log("before a slot is changed")?;
+        let _guard = self.log.as_ref().map(|log| lock(&log.harvested));
+        if self.random.bool() {
+            let places = (REACH / SPARE) - 2;
+            let place = self.machine.space.size + SPARE * self.random.u64(1..=places);
+            return self.machine.relocate(MOVING, place / PAGE);
+        }
+        self.machine.delete(HALF)?;
+        self.machine.add(HALF)
+    }
+
+    fn toggle_log(&mut self) -> Result<()> {
+        self.check_log("before it is switched")?;
+        let Some(log) = &mut self.log else {
+            return Ok(());
+        };
+        let mut harvested = lock(&log.harvested);
+        log.on = !log.on;
+        self.machine.log(log.on)?;
+        harvested.clear();
+        Ok(())
+    }
+
+    /// Everything written to is in the dirty log.
+    fn check_log(&mut self, when: &str) -> Result<()> {
+        let Some(log) = &mut self.log else {
+            return Ok(());
+        };
+        let missing = log.missing(&self.machine)?;
+        log.written.clear();
+        if !missing.is_empty() {
+            let gfns: Vec<_> = missing
+                .iter()
+                .take(16)
+                .map(|gfn| format!("{gfn:#x}"))
+                .collect();
+            self.differences.push(format!(
+                "DIRTY LOG {} lacks {} pages {when}: {}",
+                log.mode.name(),
+                missing.len(),
+                gfns.join(" ")
+            ));
+        }
+        Ok(())
+    }
+
+    fn between_rounds(&mut self) -> Result<()> {
+        let room = self.vcpus.len() < self.args.vcpus as usize;
+        if self.does(Disturb::Hotplug) && room && self.random.bool() {
+            self.add_vcpu()?;
+        }
+        if self.does(Disturb::Pause) && self.random.bool() {
+            thread::sleep(Duration::from_millis(3 * self.args.period_ms));
+        }
+        if self.does(Disturb::Restart) && self.random.bool() {
+            self.tracking.set("active", 0)?;
+            if self.random.bool() {
+                self.pass(&mut Truth::default())?;
+            }
+            self.start()?;
+            self.tables.clear();
+        }
+        if self.does(Disturb::Parameters) && self.random.bool() {
+            self.set_parameters()?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives some of the data back to the host, at random.
+fn discard(machine: &Machine, random: &mut fastrand::Rng) -> Result<()> {
+    let data = DATA / PAGE..machine.space.size / PAGE;
+    let first = random.u64(data.clone());
+    let count = random.u64(1..=2 * CHUNK) >> random.u32(0..8);
+    machine
+        .space
+        .discard(first, count.clamp(1, data.end - first))
+}
+
+/// What does not agree between the two files.
+fn contradictions(estimate: &Estimate, pages: &Pages) -> Result<Vec<String>> {
+    let threshold = pages.threshold.min(pages.intervals).max(1);
+    let (mut written, mut tables, mut read, mut huge, mut logged) = (0, 0, 0, 0, 0);
+    for chunk in &pages.chunks {
+        for (index, &count) in chunk.count.iter().enumerate() {
+            let belongs = u64::from(u32::from(count) >= threshold);
+            if chunk.table(index) {
+                tables += belongs;
+            } else {
+                written += belongs;
+            }
+            read += u64::from(pages.reads && chunk.read(index));
+            if !chunk.huge || index == 0 {
+                logged += u64::from(count);
+            }
+        }
+        huge += u64::from(chunk.huge && u32::from(chunk.count[0]) >= threshold);
+    }
+    let mut lines = Vec::new();
+    for (name, expected) in [
+        ("intervals", pages.intervals.into()),
+        ("threshold", pages.threshold.into()),
+        ("reads", pages.reads.into()),
+        ("written", written),
+        ("tables", tables),
+        ("read_set", read),
+        ("huge", huge),
+        ("lost", 0),
+        ("nested_runs", 0),
+    ] {
+        let got = estimate.get(name)?;
+        if got != expected {
+            lines.push(format!(
+                "estimate says {name} {got}, pages make it {expected}"
+            ));
+        }
+    }
+    let entries = estimate.get("entries")?;
+    if entries < logged {
+        lines.push(format!("{entries} entries cannot make counts of {logged}"));
+    }
+    Ok(lines)
+}
