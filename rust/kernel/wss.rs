@@ -254,6 +254,8 @@ pub struct Params {
     pub reads: u32,
     /// Not 0: huge pages are split.
     pub split: u32,
+    /// Pages that are unmapped at random at the beginning of a period.
+    pub sample: u32,
 }
 
 /// What the caller counted in a period.
@@ -276,6 +278,10 @@ pub struct Period {
     pub spent_ns: u64,
     /// Entries into guests of the guest, whose writes are not logged.
     pub nested_runs: u64,
+    /// Pages that were unmapped at random.
+    pub sampled: u64,
+    /// Those of them that the guest touched.
+    pub sampled_touched: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -123,6 +123,7 @@ fn params(params: &kvm_scope_wss_params) -> Params {
         threshold: params.threshold,
         reads: params.reads,
         split: params.split,
+        sample: params.sample,
     }
 }
 
@@ -248,6 +249,8 @@ unsafe extern "C" fn kvm_scope_wss_end_period(
         flushes: period.flushes,
         spent_ns: period.spent_ns,
         nested_runs: period.nested_runs,
+        sampled: period.sampled,
+        sampled_touched: period.sampled_touched,
     };
     this.end_period(&period, params(next));
 }

@@ -12,7 +12,7 @@ use crate::wss::{Estimate, Region, Regions, Wss, PAGES};
 const VERSION: u32 = 1;
 
 /// The names of an estimate's values, in the order of [`values`].
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 21] = [
     "period",
     "start_ns",
     "duration_ns",
@@ -32,9 +32,11 @@ const NAMES: [&str; 19] = [
     "spent_ns",
     "lost",
     "nested_runs",
+    "sampled",
+    "sampled_touched",
 ];
 
-fn values(estimate: &Estimate) -> [u64; 19] {
+fn values(estimate: &Estimate) -> [u64; 21] {
     let period = &estimate.period;
     [
         estimate.number,
@@ -56,6 +58,8 @@ fn values(estimate: &Estimate) -> [u64; 19] {
         period.spent_ns,
         estimate.lost,
         period.nested_runs,
+        period.sampled,
+        period.sampled_touched,
     ]
 }
 

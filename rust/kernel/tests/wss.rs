@@ -35,6 +35,7 @@ const PARAMS: Params = Params {
     threshold: 1,
     reads: 1,
     split: 0,
+    sample: 0,
 };
 
 fn bits(pages: impl IntoIterator<Item = u64>) -> Bits {
@@ -314,8 +315,8 @@ fn the_estimate_looks_like_this() {
     wss_tables::history(&mut text, wss.history()).unwrap();
     let expected = "\
 kvmscope 1 wss-history
-period start_ns duration_ns intervals threshold written tables read_set reads huge entries swaps in_place full_exits flushes rearmed spent_ns lost nested_runs
-1 0 0 2 1 1 0 2 1 0 2 0 0 0 0 2 0 0 0
+period start_ns duration_ns intervals threshold written tables read_set reads huge entries swaps in_place full_exits flushes rearmed spent_ns lost nested_runs sampled sampled_touched
+1 0 0 2 1 1 0 2 1 0 2 0 0 0 0 2 0 0 0 0 0
 ";
     assert_eq!(text, expected);
 }
