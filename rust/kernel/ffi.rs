@@ -22,6 +22,7 @@ use crate::counters::{Counters, Table};
 use crate::dump::dump;
 use crate::knobs::{self, Dump};
 use crate::latency::{Latency, WHO};
+use crate::leaves::{self, Numbering, Question};
 use crate::reasons::{self, Isa};
 use crate::tables;
 
@@ -37,14 +38,16 @@ use crate::tables;
 mod bindings {
     include!(concat!(env!("KVM_SCOPE_GENERATED"), "/abi_generated.rs"));
 }
-use bindings::{kvm_scope_clock, kvm_scope_cost, kvm_scope_counters};
+use bindings::{
+    kvm_scope_clock, kvm_scope_cost, kvm_scope_counters, kvm_scope_question, kvm_scope_text,
+};
 
 // What the header and the logic both state must be the same.
 const _: () = {
     assert!(size_of::<Counters>() == size_of::<kvm_scope_counters>());
     assert!(align_of::<Counters>() == align_of::<kvm_scope_counters>());
     assert!(size_of::<Table>() == size_of::<kvm_scope_counters>());
-    assert!(size_of::<Latency>() == reasons::SLOTS * size_of::<kvm_scope_cost>());
+    assert!(size_of::<Latency>() == 2 * reasons::SLOTS * size_of::<kvm_scope_cost>());
     assert!(align_of::<Latency>() == align_of::<kvm_scope_cost>());
     assert!(WHO == bindings::KVM_SCOPE_WHO as usize);
     assert!(reasons::DIRECT == bindings::KVM_SCOPE_DIRECT as usize);
@@ -67,6 +70,7 @@ matches_prototype!(
     kvm_scope_vcpu_register,
     kvm_scope_vcpu_retire,
     kvm_scope_slot,
+    kvm_scope_name,
     kvm_scope_latency_start,
     kvm_scope_latency_stop,
     kvm_scope_vm_exits,
@@ -74,6 +78,8 @@ matches_prototype!(
     kvm_scope_dump,
     kvm_scope_reset,
     kvm_scope_parse_switch,
+    kvm_scope_parse_leaves,
+    kvm_scope_leaf,
 );
 
 // SAFETY: Integers only, for which all zeroes is a value.
@@ -124,26 +130,50 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Forgets all times, and the exit that the clock is running for.
+    /// Forgets all times, and the exit that the clock is running for. What the
+    /// world switch takes is kept, or has to be found out before times are taken
+    /// that somebody reads; until then they go to `nowhere`.
     ///
     /// # Safety
     ///
     /// The vCPU's thread is in no hook that uses the clock, and will be in none
-    /// before this is over.
-    unsafe fn set_clock(&mut self) {
-        let mut clock = kvm_scope_clock {
-            exit: bindings::KVM_SCOPE_NEVER as u64,
-            cost: ptr::null_mut(),
-            costs: ptr::null_mut(),
-            since: [0; WHO],
+    /// before this is over. `nowhere` stays until there are no vCPUs any more.
+    unsafe fn set_clock(&mut self, world_switch: u64, nowhere: Option<&Latency>) {
+        let costs = |latency: Option<&Latency>| {
+            latency.map_or(ptr::null_mut(), |latency| {
+                ptr::from_ref(latency).cast_mut().cast()
+            })
         };
         if let Some(latency) = &self.latency {
             latency.clear();
-            clock.costs = ptr::from_ref(&**latency).cast_mut().cast();
         }
+        let own = costs(self.latency.as_deref());
+        let known = world_switch != 0;
+        let clock = kvm_scope_clock {
+            exit: bindings::KVM_SCOPE_NEVER as u64,
+            cost: ptr::null_mut(),
+            costs: if known { own } else { costs(nowhere) },
+            entry: 0,
+            world_switch,
+            since: [0; WHO],
+            own,
+            forced: if known { 0 } else { FORCED_EXITS },
+            armed: 0,
+        };
         // SAFETY: Valid as the counters are; by our contract nobody else
         // accesses it now.
         unsafe { self.clock.as_ptr().write(clock) };
+    }
+
+    /// What the world switch takes, 0 if it is not known.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::set_clock`].
+    unsafe fn world_switch(&self) -> u64 {
+        // SAFETY: Valid as the counters are; by our contract nobody writes to it
+        // now.
+        unsafe { (*self.clock.as_ptr()).world_switch }
     }
 
     fn cost_to(&self, sum: &Latency) {
@@ -152,6 +182,10 @@ impl Vcpu {
         }
     }
 }
+
+/// How often a vCPU is made to exit to find out what the world switch takes. The
+/// first tells nothing, and the fewest that nothing interfered with would do.
+const FORCED_EXITS: u32 = 10;
 
 /// A VM's name as text.
 fn text(name: &[u8; NAME]) -> &str {
@@ -166,6 +200,9 @@ struct Ledger {
     books: KBox<Books>,
     /// What the exits of dead vCPUs cost, once anything was measured.
     retired: Option<KVBox<Latency>>,
+    /// Where times go that nobody is to read. The vCPUs' threads write to it
+    /// without regard to each other, and so it stays for as long as `live` does.
+    nowhere: Option<KVBox<Latency>>,
     /// Whether new vCPUs are to be measured.
     measuring: bool,
 }
@@ -242,6 +279,7 @@ fn start(isa: Isa, tsc_khz: u32) -> Result {
         live: RBTree::new(),
         books: KBox::init(init::zeroed(), GFP_KERNEL)?,
         retired: None,
+        nowhere: None,
         measuring: false,
     };
     let sums = Sums {
@@ -323,7 +361,7 @@ fn register(registry: &Registry, key: Key, mut vcpu: Vcpu) -> Result {
             let mut ledger = registry.ledger.lock();
             if !ledger.measuring || vcpu.latency.is_some() {
                 // SAFETY: The vCPU does not run yet.
-                unsafe { vcpu.set_clock() };
+                unsafe { vcpu.set_clock(0, ledger.nowhere.as_deref()) };
                 ledger.live.insert(node.into_node(key, vcpu));
                 return Ok(());
             }
@@ -367,6 +405,22 @@ unsafe extern "C" fn kvm_scope_slot(isa: u32, reason: u32) -> u32 {
     slot as u32
 }
 
+/// The name of what is counted in a slot.
+///
+/// # Safety
+///
+/// Between start and stop; any context.
+#[no_mangle]
+unsafe extern "C" fn kvm_scope_name(slot: u32) -> kvm_scope_text {
+    // SAFETY: Between start and stop, by our own contract.
+    let isa = unsafe { registry() }.isa;
+    let name = reasons::reason(isa, slot as usize).map_or("?", |reason| reason.name);
+    kvm_scope_text {
+        text: name.as_ptr(),
+        len: name.len() as u64,
+    }
+}
+
 /// Makes room for times, of all vCPUs and of those that are created from now on,
 /// and forgets earlier ones. Returns 0, or -ENOMEM with nothing changed.
 ///
@@ -391,8 +445,11 @@ unsafe extern "C" fn kvm_scope_latency_start() -> c_int {
         if ledger.retired.is_none() {
             ledger.retired = Some(no_latency()?);
         }
+        if ledger.nowhere.is_none() {
+            ledger.nowhere = Some(no_latency()?);
+        }
         // SAFETY: By our own contract.
-        unsafe { ledger.set_clocks() };
+        unsafe { ledger.set_clocks(|_| 0) };
         ledger.measuring = true;
         Ok(())
     };
@@ -430,15 +487,16 @@ unsafe extern "C" fn kvm_scope_vm_exits(vm: u64, out: *mut kvm_scope_counters) {
 }
 
 impl Ledger {
-    /// Forgets all times.
+    /// Forgets all times, and leaves each vCPU with this world switch.
     ///
     /// # Safety
     ///
     /// As for [`Vcpu::set_clock`], for every vCPU.
-    unsafe fn set_clocks(&mut self) {
+    unsafe fn set_clocks(&mut self, world_switch: impl Fn(&Vcpu) -> u64) {
         for vcpu in self.live.values_mut() {
-            // SAFETY: By our own contract.
-            unsafe { vcpu.set_clock() };
+            let world_switch = world_switch(vcpu);
+            // SAFETY: By our own contract; what has been made stays.
+            unsafe { vcpu.set_clock(world_switch, self.nowhere.as_deref()) };
         }
         if let Some(retired) = &self.retired {
             retired.clear();
@@ -606,7 +664,9 @@ unsafe extern "C" fn kvm_scope_reset() {
     let Ledger { live, books, .. } = &mut *ledger;
     books.reset(live.values().map(Vcpu::counters));
     // SAFETY: By our own contract.
-    unsafe { ledger.set_clocks() };
+    let keep = |vcpu: &Vcpu| unsafe { vcpu.world_switch() };
+    // SAFETY: By our own contract.
+    unsafe { ledger.set_clocks(keep) };
 }
 
 /// Reads a write to a switch: 0 for off, 1 for on, or -EINVAL.
@@ -622,5 +682,52 @@ unsafe extern "C" fn kvm_scope_parse_switch(written: *const u8, len: u64) -> c_i
     match knobs::switch(written) {
         Some(on) => on.into(),
         None => EINVAL.to_errno(),
+    }
+}
+
+/// Reads a write to a VM's `cpuid`: one of KVM_SCOPE_LEAVES_*, or -EINVAL.
+///
+/// # Safety
+///
+/// `written` points to `len` bytes that do not change meanwhile.
+#[no_mangle]
+unsafe extern "C" fn kvm_scope_parse_leaves(written: *const u8, len: u64) -> c_int {
+    // SAFETY: By our own contract.
+    let written = unsafe { core::slice::from_raw_parts(written, len as usize) };
+
+    let leaves = match knobs::leaves(written) {
+        Some(None) => bindings::KVM_SCOPE_LEAVES_OFF,
+        Some(Some(Numbering::A)) => bindings::KVM_SCOPE_LEAVES_A,
+        Some(Some(Numbering::B)) => bindings::KVM_SCOPE_LEAVES_B,
+        None => return EINVAL.to_errno(),
+    };
+    leaves as c_int
+}
+
+/// What a leaf of CPUID asks for in this numbering, one of KVM_SCOPE_LEAVES_*.
+///
+/// # Safety
+///
+/// Between start and stop; any context.
+#[no_mangle]
+unsafe extern "C" fn kvm_scope_leaf(numbering: u32, leaf: u32, index: u32) -> kvm_scope_question {
+    // SAFETY: Between start and stop, by our own contract.
+    let isa = unsafe { registry() }.isa;
+    let numbering = match numbering {
+        bindings::KVM_SCOPE_LEAVES_A => Some(Numbering::A),
+        bindings::KVM_SCOPE_LEAVES_B => Some(Numbering::B),
+        _ => None,
+    };
+
+    let question = numbering.and_then(|n| leaves::question(n, isa, leaf, index));
+    let (asks, slot) = match question {
+        None => (bindings::KVM_SCOPE_ASKS_NOTHING, None),
+        Some(Question::Exits(slot)) => (bindings::KVM_SCOPE_ASKS_EXITS, slot),
+        Some(Question::Ticks(slot)) => (bindings::KVM_SCOPE_ASKS_TICKS, slot),
+        Some(Question::Undefined) => (bindings::KVM_SCOPE_ASKS_UNDEFINED, None),
+    };
+    kvm_scope_question {
+        asks,
+        slot: slot.unwrap_or(reasons::SLOTS) as u32,
     }
 }

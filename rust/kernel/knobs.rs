@@ -3,6 +3,8 @@
 //! The words that may be written to a knob. Anything else is refused, so that
 //! a typing error never does something else instead.
 
+use crate::leaves::Numbering;
+
 /// What to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dump {
@@ -25,6 +27,16 @@ pub fn dump(written: &[u8]) -> Option<Dump> {
         b"1" => Some(Dump::Seen),
         b"all" => Some(Dump::All),
         b"vm" => Some(Dump::Vms),
+        _ => None,
+    }
+}
+
+/// Parses a write to a VM's `cpuid`: "off", "a" or "b".
+pub fn leaves(written: &[u8]) -> Option<Option<Numbering>> {
+    match word(written) {
+        b"off" => Some(None),
+        b"a" => Some(Some(Numbering::A)),
+        b"b" => Some(Some(Numbering::B)),
         _ => None,
     }
 }

@@ -14,6 +14,7 @@
 //! - [`tables`]: what programs read in debugfs;
 //! - [`dump`]: the table that `echo 1 > /sys/kernel/kvmscope/dump` prints;
 //! - [`knobs`]: the words that may be written to a knob;
+//! - [`leaves`]: what a guest asks for by CPUID;
 //! - [`wss`]: working sets from the log of written pages;
 //! - [`wss_tables`]: what programs read of them in debugfs.
 
@@ -25,6 +26,7 @@ pub mod dump;
 mod ffi;
 pub mod knobs;
 pub mod latency;
+pub mod leaves;
 pub mod reasons;
 pub mod tables;
 pub mod wss;

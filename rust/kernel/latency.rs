@@ -27,9 +27,19 @@ pub struct Cost {
     histogram: [AtomicU64; 64],
 }
 
-/// What a vCPU's exits cost, by slot.
-#[repr(transparent)]
-pub struct Latency([Cost; SLOTS]);
+/// What a vCPU's exits cost, by slot. Laid out as C has it.
+#[repr(C)]
+pub struct Latency {
+    own: [Cost; SLOTS],
+    /// Those that were taken while a guest of the guest ran.
+    nested: [Cost; SLOTS],
+}
+
+/// What the exits of one reason cost, nested and not.
+pub struct Row<'a> {
+    own: &'a Cost,
+    nested: &'a Cost,
+}
 
 fn add(to: &AtomicU64, from: &AtomicU64) {
     let sum = to.load(Relaxed).wrapping_add(from.load(Relaxed));
@@ -40,7 +50,7 @@ impl Latency {
     /// Nothing was timed yet. To be called while no vCPU writes, and before the
     /// first does: the least of nothing is not zero.
     pub fn clear(&self) {
-        for cost in &self.0 {
+        for cost in self.costs() {
             let all = cost.time.iter().chain(&cost.histogram);
             all.chain([&cost.max])
                 .for_each(|value| value.store(0, Relaxed));
@@ -50,7 +60,7 @@ impl Latency {
 
     /// Adds what was timed to `sum`, of which the caller is the only writer.
     pub fn add_to(&self, sum: &Latency) {
-        for (from, to) in self.0.iter().zip(&sum.0) {
+        for (from, to) in self.costs().zip(sum.costs()) {
             for (from, to) in from.time.iter().zip(&to.time) {
                 add(to, from);
             }
@@ -64,22 +74,31 @@ impl Latency {
         }
     }
 
-    /// The place of one slot.
+    fn costs(&self) -> impl Iterator<Item = &Cost> {
+        self.own.iter().chain(&self.nested)
+    }
+
+    /// The place of one slot, or of its nested exits.
     #[cfg(not(CONFIG_KVM_SCOPE))]
-    pub fn slot(&self, slot: usize) -> &Cost {
-        &self.0[slot]
+    pub fn slot(&self, slot: usize, nested: bool) -> &Cost {
+        let costs = if nested { &self.nested } else { &self.own };
+        &costs[slot]
     }
 
     /// What the exits of one slot cost, if any was timed.
-    pub fn cost(&self, slot: usize) -> Option<&Cost> {
-        self.0.get(slot).filter(|cost| cost.samples() != 0)
+    pub fn row(&self, slot: usize) -> Option<Row<'_>> {
+        let (own, nested) = (self.own.get(slot)?, self.nested.get(slot)?);
+        Some(Row { own, nested }).filter(|row| row.samples() != 0)
     }
 }
 
 #[cfg(not(CONFIG_KVM_SCOPE))]
 impl Default for Latency {
     fn default() -> Self {
-        let latency = Self([const { Cost::new() }; SLOTS]);
+        let latency = Self {
+            own: [const { Cost::new() }; SLOTS],
+            nested: [const { Cost::new() }; SLOTS],
+        };
         latency.clear();
         latency
     }
@@ -110,17 +129,39 @@ impl Cost {
         self.histogram[kvm.max(1).ilog2() as usize].fetch_add(1, Relaxed);
     }
 
-    /// How many exits were timed.
-    pub fn samples(&self) -> u64 {
+    fn samples(&self) -> u64 {
         let count = |sum: u64, n: &AtomicU64| sum.wrapping_add(n.load(Relaxed));
         self.histogram.iter().fold(0, count)
     }
+}
 
-    /// Ticks spent by KVM, in userspace, asleep, and preempted; then the least
-    /// and the most that KVM spent on one exit.
-    pub fn ticks(&self) -> impl Iterator<Item = u64> + '_ {
-        let all = self.time.iter().chain([&self.min, &self.max]);
-        all.map(|ticks| ticks.load(Relaxed))
+impl Row<'_> {
+    /// How many exits were timed.
+    pub fn samples(&self) -> u64 {
+        self.own.samples().wrapping_add(self.nested.samples())
+    }
+
+    /// Ticks spent by KVM, in userspace, asleep, and preempted.
+    pub fn time(&self) -> impl Iterator<Item = u64> + '_ {
+        sums(&self.own.time, &self.nested.time)
+    }
+
+    /// The least that KVM spent on one exit.
+    pub fn min(&self) -> u64 {
+        let nested = self.nested.min.load(Relaxed);
+        self.own.min.load(Relaxed).min(nested)
+    }
+
+    /// The most that KVM spent on one exit.
+    pub fn max(&self) -> u64 {
+        let nested = self.nested.max.load(Relaxed);
+        self.own.max.load(Relaxed).max(nested)
+    }
+
+    /// How many of the exits were nested, and the ticks that KVM spent on these.
+    pub fn nested(&self) -> (u64, u64) {
+        let [kvm, ..] = &self.nested.time;
+        (self.nested.samples(), kvm.load(Relaxed))
     }
 
     /// The histogram's buckets that hold something: the fewest ticks that fall
@@ -128,9 +169,14 @@ impl Cost {
     pub fn histogram(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let lower = (0..64u32).map(|bit| 1u64.wrapping_shl(bit) & !1);
         lower
-            .zip(self.histogram.iter().map(|n| n.load(Relaxed)))
+            .zip(sums(&self.own.histogram, &self.nested.histogram))
             .filter(|&(_, n)| n != 0)
     }
+}
+
+fn sums<'a>(a: &'a [AtomicU64], b: &'a [AtomicU64]) -> impl Iterator<Item = u64> + 'a {
+    let both = a.iter().zip(b);
+    both.map(|(a, b)| a.load(Relaxed).wrapping_add(b.load(Relaxed)))
 }
 
 /// Ticks of a TSC of so many kHz as nanoseconds.

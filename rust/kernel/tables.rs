@@ -40,14 +40,15 @@ pub fn latency(out: &mut impl Write, isa: Isa, latency: Option<&Latency>, khz: u
     writeln!(out, "kvmscope {VERSION} latency {}", isa.name())?;
     writeln!(
         out,
-        "number name samples kvm_ns user_ns sleep_ns preempt_ns min_ns max_ns histogram"
+        "number name samples kvm_ns user_ns sleep_ns preempt_ns min_ns max_ns \
+         nested nested_kvm_ns histogram"
     )?;
 
     let Some(latency) = latency else {
         return Ok(());
     };
     for slot in 0..SLOTS {
-        let (Some(reason), Some(cost)) = (reason(isa, slot), latency.cost(slot)) else {
+        let (Some(reason), Some(row)) = (reason(isa, slot), latency.row(slot)) else {
             continue;
         };
         write!(
@@ -55,15 +56,17 @@ pub fn latency(out: &mut impl Write, isa: Isa, latency: Option<&Latency>, khz: u
             "{} {} {}",
             Number(reason.number),
             reason.name,
-            cost.samples()
+            row.samples()
         )?;
-        for ticks in cost.ticks() {
+        for ticks in row.time().chain([row.min(), row.max()]) {
             write!(out, " {}", nanoseconds(ticks, khz))?;
         }
+        let (nested, ticks) = row.nested();
+        write!(out, " {nested} {}", nanoseconds(ticks, khz))?;
         // With a fast TSC the first buckets are less than a nanosecond apart.
         let mut separator = ' ';
         let mut last: Option<(u64, u64)> = None;
-        for (lower, count) in cost.histogram() {
+        for (lower, count) in row.histogram() {
             let lower = nanoseconds(lower, khz);
             match &mut last {
                 Some((same, sum)) if *same == lower => *sum = sum.wrapping_add(count),

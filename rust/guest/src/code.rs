@@ -28,6 +28,12 @@ const MSR_X2APIC_ICR: u32 = 0x830;
 /// A local APIC that does not exist: the interrupt sent there disturbs nobody.
 const NO_SUCH_APIC: u32 = 0xfe;
 
+/// A hypercall that KVM carries out whatever it offers to guests, to no effect
+/// (KVM_HC_VAPIC_POLL_IRQ).
+const HYPERCALL: u32 = 1;
+/// One that does not exist.
+const NO_SUCH_HYPERCALL: u32 = 999;
+
 /// An instruction that exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -44,17 +50,23 @@ pub enum Kind {
     /// WRMSR to the x2APIC's ICR, which KVM handles in its exit fastpath: the
     /// guest is entered again without the common exit handler having run.
     Fastpath,
+    /// VMCALL or VMMCALL, for a hypercall that KVM carries out.
+    Hypercall,
+    /// The same, for one that KVM refuses.
+    Refused,
 }
 
 impl Kind {
     /// Every kind, in the order in which the program goes through them.
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Cpuid,
         Kind::Io,
         Kind::Hlt,
         Kind::Rdmsr,
         Kind::Wrmsr,
         Kind::Fastpath,
+        Kind::Hypercall,
+        Kind::Refused,
     ];
 
     /// The word for it on the command line and in the output.
@@ -66,6 +78,8 @@ impl Kind {
             Kind::Rdmsr => "rdmsr",
             Kind::Wrmsr => "wrmsr",
             Kind::Fastpath => "fastpath",
+            Kind::Hypercall => "hypercall",
+            Kind::Refused => "refused",
         }
     }
 
@@ -88,6 +102,14 @@ pub const STOP: u64 = 0x80;
 pub const TSC_BEFORE: u64 = 0x90;
 /// See [`TSC_BEFORE`].
 pub const TSC_AFTER: u64 = 0x98;
+/// The leaf of CPUID to ask for, and its index.
+pub const LEAF: u64 = 0xa0;
+/// See [`LEAF`].
+pub const INDEX: u64 = 0xa4;
+/// The answer: eax, ebx, ecx and edx.
+pub const ANSWER: u64 = 0xb0;
+/// Not zero: the CPU's hypercall is AMD's VMMCALL.
+pub const VMMCALL: u64 = 0xc0;
 
 // ESI holds the address of the vCPU's page throughout; CPUID overwrites EAX to
 // EDX, so loops count in EDI. A count is bumped after its instruction: when the
@@ -116,6 +138,15 @@ global_asm!(
         times {rdmsr}, "mov ecx, {msr}; rdmsr"
         times {wrmsr}, "mov ecx, {msr}; xor eax, eax; xor edx, edx; wrmsr"
         times {fastpath}, "mov ecx, {icr}; mov eax, 0x20; mov edx, {nobody}; wrmsr"
+        cmp dword ptr [esi + {vmmcall}], 0
+        jne guest_vmmcalls
+        times {hypercall}, "mov eax, {hypercall_nr}; vmcall"
+        times {refused}, "mov eax, {refused_nr}; vmcall"
+        jmp guest_exits_done
+    guest_vmmcalls:
+        times {hypercall}, "mov eax, {hypercall_nr}; vmmcall"
+        times {refused}, "mov eax, {refused_nr}; vmmcall"
+    guest_exits_done:
         out {port_done}, al
         jmp guest_exits
 
@@ -145,6 +176,25 @@ global_asm!(
         out {port_done}, al
         jmp guest_timed
 
+    # The ordered number of CPUIDs, then one for the leaf that is asked for.
+    guest_asks:
+        mov edi, [esi + 4 * {cpuid}]
+        jmp 2f
+    1:  xor eax, eax
+        cpuid
+        dec edi
+    2:  test edi, edi
+        jnz 1b
+        mov eax, [esi + {leaf}]
+        mov ecx, [esi + {index}]
+        cpuid
+        mov [esi + {answer}], eax
+        mov [esi + {answer} + 4], ebx
+        mov [esi + {answer} + 8], ecx
+        mov [esi + {answer} + 12], edx
+        out {port_done}, al
+        jmp guest_asks
+
     guest_code_end:
     .purgem times
     .code64
@@ -165,6 +215,14 @@ global_asm!(
     msr = const MSR,
     icr = const MSR_X2APIC_ICR,
     nobody = const NO_SUCH_APIC,
+    hypercall = const Kind::Hypercall as u32,
+    refused = const Kind::Refused as u32,
+    hypercall_nr = const HYPERCALL,
+    refused_nr = const NO_SUCH_HYPERCALL,
+    vmmcall = const VMMCALL,
+    leaf = const LEAF,
+    index = const INDEX,
+    answer = const ANSWER,
 );
 
 extern "C" {
@@ -173,6 +231,7 @@ extern "C" {
     static guest_exits: u8;
     static guest_spin: u8;
     static guest_timed: u8;
+    static guest_asks: u8;
 }
 
 /// A guest program: an entry into [`bytes`].
@@ -184,6 +243,9 @@ pub enum Program {
     Spin,
     /// The TSC around the ordered number of CPUIDs, then [`PORT_DONE`], and again.
     Timed,
+    /// The ordered number of CPUIDs, then the one for [`LEAF`], then
+    /// [`PORT_DONE`], and again.
+    Asks,
 }
 
 impl Program {
@@ -193,6 +255,7 @@ impl Program {
             Program::Exits => &raw const guest_exits,
             Program::Spin => &raw const guest_spin,
             Program::Timed => &raw const guest_timed,
+            Program::Asks => &raw const guest_asks,
         };
         CODE + (label as u64 - &raw const guest_code as u64)
     }
@@ -219,7 +282,7 @@ mod tests {
     #[test]
     fn entries_are_in_the_code() {
         let code = CODE..CODE + bytes().len() as u64;
-        for program in [Program::Exits, Program::Spin, Program::Timed] {
+        for program in [Program::Exits, Program::Spin, Program::Timed, Program::Asks] {
             assert!(code.contains(&program.entry()), "{program:?}");
         }
     }
@@ -229,6 +292,8 @@ mod tests {
         let mut fields: Vec<_> = Kind::ALL.iter().map(|kind| kind.order()).collect();
         fields.extend(Kind::ALL.iter().map(|kind| kind.done()));
         fields.extend([STOP, TSC_BEFORE, TSC_BEFORE + 4, TSC_AFTER, TSC_AFTER + 4]);
+        fields.extend([LEAF, INDEX, VMMCALL]);
+        fields.extend((0..4).map(|register| ANSWER + 4 * register));
         let count = fields.len();
         fields.sort_unstable();
         fields.dedup();

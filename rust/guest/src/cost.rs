@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 
 use crate::code::{Kind, Program, TSC_AFTER, TSC_BEFORE};
 use crate::vm::{Memory, Vcpu, Vm};
@@ -13,9 +13,10 @@ use crate::vm::{Memory, Vcpu, Vm};
 ///
 /// The guest reads the TSC around a loop of CPUIDs, alternately few and many of
 /// them, so that the difference holds nothing but round trips (the loop's own
-/// three instructions included). Prints `cpuid_cost min X median X`, in ticks per
-/// exit: `min` from the quickest loops, which no host interrupt fell into. Under
-/// Bochs with one CPU a tick is an instruction.
+/// three instructions included). Prints `cpuid_cost min X median X mean X tsc_khz
+/// K`, in ticks per exit: `min` from the quickest loops, which no host interrupt
+/// fell into, and `mean` from all of them, readings of the TSC included. Under Bochs with one CPU a tick is an
+/// instruction.
 #[derive(clap::Args)]
 pub struct Args {
     /// CPUIDs in the short loop
@@ -50,16 +51,22 @@ pub fn run(args: &Args) -> Result<()> {
     let per_exit = |few: u64, many: u64| (many as f64 - few as f64) / exits;
     let min = per_exit(smallest(&few), smallest(&many));
     let median = per_exit(middle(&few), middle(&many));
+    let all: u64 = few.iter().chain(&many).sum();
+    let mean = all as f64 / (f64::from(args.repeat) * f64::from(args.few + args.many));
+    let khz = vcpu.fd.get_tsc_khz().context("KVM_GET_TSC_KHZ failed")?;
 
     if args.json {
         writeln!(
             io::stdout(),
-            r#"{{"min":{min:.1},"median":{median:.1},"few":{},"many":{},"ticks_few":{few:?},"ticks_many":{many:?}}}"#,
+            r#"{{"min":{min:.1},"median":{median:.1},"mean":{mean:.1},"tsc_khz":{khz},"few":{},"many":{},"ticks_few":{few:?},"ticks_many":{many:?}}}"#,
             args.few,
             args.many
         )?;
     } else {
-        writeln!(io::stdout(), "cpuid_cost min {min:.1} median {median:.1}")?;
+        writeln!(
+            io::stdout(),
+            "cpuid_cost min {min:.1} median {median:.1} mean {mean:.1} tsc_khz {khz}"
+        )?;
     }
     Ok(())
 }

@@ -45,6 +45,12 @@ pub struct Args {
     /// which would then wait for ever
     #[arg(long, value_name = "N", default_value_t = 0)]
     fastpath: u32,
+    /// Hypercalls that KVM carries out
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    hypercall: u32,
+    /// Hypercalls that KVM refuses
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    refused: u32,
     /// vCPUs, each a thread that does all of the above
     #[arg(long, value_name = "V", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::vm::MAX_VCPUS)))]
     vcpus: u32,
@@ -63,6 +69,8 @@ impl Args {
             Kind::Rdmsr => self.rdmsr,
             Kind::Wrmsr => self.wrmsr,
             Kind::Fastpath => self.fastpath,
+            Kind::Hypercall => self.hypercall,
+            Kind::Refused => self.refused,
         }
     }
 }

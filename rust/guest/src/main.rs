@@ -6,10 +6,12 @@
 
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
+mod bpf;
 mod code;
 mod cost;
 mod dirty;
 mod exits;
+mod leaves;
 mod logs;
 mod machine;
 mod page_cost;
@@ -17,6 +19,7 @@ mod pages;
 mod paging;
 mod race;
 mod refused;
+mod sleep;
 mod storm;
 mod tracking;
 mod truth;
@@ -49,6 +52,9 @@ enum Command {
     PageCost(page_cost::Args),
     Wss(wss::Args),
     WssStorm(wss_storm::Args),
+    Leaves(leaves::Args),
+    Sleep(sleep::Args),
+    BpfCount(bpf::Args),
 }
 
 fn run(command: Command) -> Result<()> {
@@ -63,6 +69,9 @@ fn run(command: Command) -> Result<()> {
         Command::PageCost(args) => page_cost::run(&args),
         Command::Wss(args) => wss::run(&args),
         Command::WssStorm(args) => wss_storm::run(&args),
+        Command::Leaves(args) => leaves::run(&args),
+        Command::Sleep(args) => sleep::run(&args),
+        Command::BpfCount(args) => bpf::run(&args),
     }
 }
 

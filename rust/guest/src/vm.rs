@@ -148,6 +148,8 @@ impl Vm {
             .context("KVM_GET_SUPPORTED_CPUID failed")?;
         fd.set_cpuid2(&cpuid).context("KVM_SET_CPUID2 failed")?;
         set_registers(&fd, index, program, self.apic)?;
+        let page = self.memory.page(index);
+        page.set(code::VMMCALL, has_svm().into())?;
         if self.apic {
             // All but the first would wait for INIT and SIPI.
             fd.set_mp_state(kvm_mp_state {
@@ -155,10 +157,7 @@ impl Vm {
             })
             .context("KVM_SET_MP_STATE failed")?;
         }
-        Ok(Vcpu {
-            fd,
-            page: self.memory.page(index),
-        })
+        Ok(Vcpu { fd, page })
     }
 
     /// How often its vCPUs have exited so far by KVM's own statistics, a figure
@@ -168,6 +167,14 @@ impl Vm {
         let path = format!("/sys/kernel/debug/kvm/{directory}/exits");
         fs::read_to_string(path).ok()?.trim().parse().ok()
     }
+}
+
+/// Whether the CPU's virtualization extension is AMD's: CPUID says so in bit 2 of
+/// leaf 0x80000001's ecx.
+fn has_svm() -> bool {
+    // SAFETY: Every CPU with either extension has CPUID, and this leaf.
+    let ecx = unsafe { core::arch::x86_64::__cpuid(0x8000_0001) }.ecx;
+    ecx & (1 << 2) != 0
 }
 
 /// Flat 32-bit segments, paging off.

@@ -19,15 +19,18 @@ fn latency_text(latency: Option<&Latency>, khz: u32) -> String {
 #[test]
 fn the_table_of_times_looks_like_this() {
     let latency = Latency::default();
-    latency.slot(10).account([700, 0, 0, 0]);
-    latency.slot(10).account([300, 0, 0, 50]);
-    latency.slot(12).account([1000, 20, 3000, 0]);
+    latency.slot(10, false).account([700, 0, 0, 0]);
+    latency.slot(10, false).account([300, 0, 0, 50]);
+    latency.slot(10, true).account([2100, 0, 0, 0]);
+    latency.slot(12, false).account([1000, 20, 3000, 0]);
+    latency.slot(30, true).account([600, 10, 0, 0]);
 
     let expected = "\
 kvmscope 1 latency VMX
-number name samples kvm_ns user_ns sleep_ns preempt_ns min_ns max_ns histogram
-10 CPUID 2 1000000 0 0 50000 300000 700000 256000:1,512000:1
-12 HLT 1 1000000 20000 3000000 0 1000000 1000000 512000:1
+number name samples kvm_ns user_ns sleep_ns preempt_ns min_ns max_ns nested nested_kvm_ns histogram
+10 CPUID 3 3100000 0 0 50000 300000 2100000 1 2100000 256000:1,512000:1,2048000:1
+12 HLT 1 1000000 20000 3000000 0 1000000 1000000 0 0 512000:1
+30 IO_INSTRUCTION 1 600000 10000 0 0 600000 600000 1 600000 512000:1
 ";
     assert_eq!(latency_text(Some(&latency), MHZ), expected);
 }
@@ -63,14 +66,17 @@ proptest! {
     /// The sum of two vCPUs' tables is the table of all their exits.
     #[test]
     fn sums_are_what_one_would_have_had(
-        exits in prop::collection::vec((any::<bool>(), 0..SLOTS, any::<[u32; 4]>()), 0..100)
+        exits in prop::collection::vec(
+            (any::<bool>(), 0..SLOTS, any::<bool>(), any::<[u32; 4]>()),
+            0..100,
+        )
     ) {
         let vcpus = [Box::<Latency>::default(), Box::default()];
         let all = Box::<Latency>::default();
-        for (vcpu, slot, who) in exits {
+        for (vcpu, slot, nested, who) in exits {
             let who = who.map(u64::from);
-            vcpus[usize::from(vcpu)].slot(slot).account(who);
-            all.slot(slot).account(who);
+            vcpus[usize::from(vcpu)].slot(slot, nested).account(who);
+            all.slot(slot, nested).account(who);
         }
         let sum = Box::<Latency>::default();
         vcpus.iter().for_each(|vcpu| vcpu.add_to(&sum));
@@ -89,8 +95,8 @@ proptest! {
     #[test]
     fn buckets_bound_their_times(kvm in 1u64..1 << 50) {
         let latency = Box::<Latency>::default();
-        latency.slot(1).account([kvm, 0, 0, 0]);
-        let (lower, count) = latency.cost(1).unwrap().histogram().next().unwrap();
+        latency.slot(1, false).account([kvm, 0, 0, 0]);
+        let (lower, count) = latency.row(1).unwrap().histogram().next().unwrap();
         prop_assert_eq!(count, 1);
         prop_assert!(lower <= kvm && kvm < (lower * 2).max(2));
     }

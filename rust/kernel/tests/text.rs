@@ -5,6 +5,7 @@
 use kvmscope::counters::Table;
 use kvmscope::dump::dump;
 use kvmscope::knobs::{self, Dump};
+use kvmscope::leaves::Numbering;
 use kvmscope::reasons::{Isa, EMULATION_REQUIRED, SLOTS};
 use proptest::prelude::*;
 
@@ -92,6 +93,7 @@ proptest! {
         let word = written.strip_suffix(b"\n").unwrap_or(&written);
         prop_assert_eq!(knobs::switch(&written).is_some(), word == b"0" || word == b"1");
         prop_assert_eq!(knobs::dump(&written).is_some(), word == b"1" || word == b"all" || word == b"vm");
+        prop_assert_eq!(knobs::leaves(&written).is_some(), word == b"off" || word == b"a" || word == b"b");
     }
 }
 
@@ -100,6 +102,9 @@ fn words_are_taken_with_and_without_newline() {
     assert_eq!(knobs::dump(b"1\n"), Some(Dump::Seen));
     assert_eq!(knobs::dump(b"all"), Some(Dump::All));
     assert_eq!(knobs::dump(b"vm\n"), Some(Dump::Vms));
+    assert_eq!(knobs::leaves(b"off\n"), Some(None));
+    assert_eq!(knobs::leaves(b"a"), Some(Some(Numbering::A)));
+    assert_eq!(knobs::leaves(b"b\n"), Some(Some(Numbering::B)));
     assert_eq!(knobs::switch(b"0\n"), Some(false));
     assert_eq!(knobs::switch(b"1"), Some(true));
     for odd in [

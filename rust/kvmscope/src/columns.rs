@@ -77,6 +77,13 @@ pub fn columns(view: &View) -> Vec<Column> {
         count("Sleep", 3, &time(|cost| Some(cost.time.sleep_ns)));
         count("Preempt", 3, &time(|cost| Some(cost.time.preempt_ns)));
     }
+    if total.time.nested_samples != 0 {
+        count(
+            "Nested time",
+            3,
+            &time(|cost| Some(cost.time.nested_kvm_ns)),
+        );
+    }
     columns
 }
 

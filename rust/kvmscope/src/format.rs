@@ -38,6 +38,8 @@ pub fn read_latency(text: &str, table: &mut Table) -> Result<Isa> {
             min_ns: row.count("min_ns")?,
             max_ns: row.count("max_ns")?,
             histogram: histogram(row.field("histogram")?)?,
+            nested_samples: row.count_if_any("nested")?,
+            nested_kvm_ns: row.count_if_any("nested_kvm_ns")?,
         };
         Ok(())
     })
@@ -54,6 +56,15 @@ impl<'a> Row<'a> {
         let at = at.with_context(|| format!("there is no column {column}"))?;
         let field = self.fields.get(at);
         Ok(*field.with_context(|| format!("the row ends before its {column}"))?)
+    }
+
+    /// Zero where the kernel has no such column yet.
+    fn count_if_any(&self, column: &str) -> Result<u64> {
+        if self.columns.contains(&column) {
+            self.count(column)
+        } else {
+            Ok(0)
+        }
     }
 
     fn count(&self, column: &str) -> Result<u64> {

@@ -77,6 +77,7 @@ pub fn metrics(snapshot: &Snapshot, filter: &Filter) -> String {
     }
     if timed(&series).next().is_some() {
         times(&mut out, &series);
+        nested_times(&mut out, &series);
         histograms(&mut out, &series);
     }
     out
@@ -134,6 +135,25 @@ fn times(out: &mut String, series: &[Series]) {
                 "{name}{{{labels}reason=\"{reason}\",part=\"{part}\"}} {seconds}"
             );
         }
+    }
+}
+
+fn nested_times(out: &mut String, series: &[Series]) {
+    let name = "kvmscope_nested_exit_time_seconds_total";
+    let nested = || timed(series).filter(|(_, _, time)| time.nested_samples != 0);
+    if nested().next().is_none() {
+        return;
+    }
+    head(
+        out,
+        name,
+        "counter",
+        "KVM's part of it for exits of a guest's guest.",
+    );
+    for (labels, reason, time) in nested() {
+        let reason = escape(&reason.name);
+        let seconds = time.nested_kvm_ns as f64 / 1e9;
+        let _ = writeln!(out, "{name}{{{labels}reason=\"{reason}\"}} {seconds}");
     }
 }
 

@@ -48,6 +48,8 @@ struct Record {
     user_ns: u64,
     sleep_ns: u64,
     preempt_ns: u64,
+    nested_timed: u64,
+    nested_kvm_ns: u64,
     min_ns: Option<u64>,
     avg_ns: Option<u64>,
     max_ns: Option<u64>,
@@ -86,6 +88,8 @@ impl Record {
             user_ns: time.user_ns,
             sleep_ns: time.sleep_ns,
             preempt_ns: time.preempt_ns,
+            nested_timed: time.nested_samples,
+            nested_kvm_ns: time.nested_kvm_ns,
             min_ns: timed(time.min_ns),
             avg_ns: time.average_ns(),
             max_ns: timed(time.max_ns),
@@ -124,7 +128,7 @@ pub fn write_json(out: &mut dyn Write, interval: &Interval, view: &View) -> Resu
 
 /// The same columns whatever the view, so that files can be joined.
 const COLUMNS: &str = "time,seconds,vm,name,vcpu,number,reason,exits,nested,timed,kvm_ns,user_ns,\
-                       sleep_ns,preempt_ns,min_ns,max_ns,p50_ns,p99_ns";
+                       sleep_ns,preempt_ns,min_ns,max_ns,p50_ns,p99_ns,nested_timed,nested_kvm_ns";
 
 pub struct Csv<W: Write>(csv::Writer<W>);
 
@@ -161,6 +165,8 @@ impl<W: Write> Csv<W> {
                 text(row.max_ns),
                 text(row.p50_ns),
                 text(row.p99_ns),
+                row.nested_timed.to_string(),
+                row.nested_kvm_ns.to_string(),
             ])?;
         }
         self.0.flush()?;

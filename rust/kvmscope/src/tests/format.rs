@@ -51,6 +51,24 @@ fn times() {
     );
 }
 
+/// Kernels tell them apart since they have the columns for it.
+#[test]
+fn nested_times() {
+    let old = latency("10 CPUID 4 2500 1 2 3 512 1200 512:3,1024:1\n").unwrap();
+    let time = old.total().time;
+    assert_eq!((time.nested_samples, time.nested_kvm_ns), (0, 0));
+
+    let mut table = Table::default();
+    let text = "kvmscope 1 latency SVM\nnumber name samples kvm_ns user_ns sleep_ns preempt_ns \
+                min_ns max_ns nested nested_kvm_ns histogram\n\
+                114 CPUID 4 2500 1 2 3 512 1200 2 1700 512:3,1024:1\n";
+    read_latency(text, &mut table).unwrap();
+    let time = table.total().time;
+    assert_eq!((time.samples, time.kvm_ns), (4, 2500));
+    assert_eq!((time.nested_samples, time.nested_kvm_ns), (2, 1700));
+    assert!(read_latency(&text.replace("1700", "x"), &mut table).is_err());
+}
+
 #[test]
 fn later_kernels_may_add_columns() {
     let mut table = Table::default();
