@@ -61,6 +61,18 @@ start_over() {
 	set_knob reset 1
 }
 
+# wss_supported: whether working sets can be tracked here.
+wss_supported() { [ "$(guest wss --probe)" = "wss supported" ]; }
+
+# wss_is_exact WHAT OPTION...: one result: `guest wss` with these finds no difference.
+wss_is_exact() {
+	what=$1
+	shift
+	guest wss "$@" >$tmp/wss 2>&1
+	result $? "$what"
+	sed 's/^/# /' $tmp/wss
+}
+
 # --- KTAP: `plan N`, N results, `finish`
 
 number=0 failed=0

@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(long)]
     long: bool,
     /// Two harvests are at most so many milliseconds apart
-    #[arg(long, value_name = "MS", default_value_t = 6)]
+    #[arg(long, value_name = "MS", default_value_t = 10)]
     within: u64,
     /// Length of the tracking's periods
     #[arg(long, value_name = "MS", default_value_t = 10)]
@@ -304,8 +304,8 @@ fn restarts(args: &Args, round: u32) -> bool {
 /// one, so either half of the memory is the base, and at most half the extent.
 fn aim(vcpu: &Runner, machine: &Machine, random: &mut fastrand::Rng) -> Result<()> {
     let half = (machine.space.size - DATA) / PAGE / 2;
-    let extent = random.u64(1..=half) >> random.u32(0..10);
+    let extent = random.u64(1..=half) >> random.u32(0..6);
     vcpu.set(pages::BASE, (DATA + PAGE * random.u64(0..=half)) as u32)?;
     vcpu.set(pages::COUNT, extent.max(1) as u32)?;
-    vcpu.set(pages::PACE, [0, 0, 30, 1000][random.usize(0..4)])
+    vcpu.set(pages::PACE, [0, 0, 10, 100][random.usize(0..4)])
 }

@@ -123,9 +123,12 @@ fn clear(machine: &Machine, slot: &Slot, bitmap: &mut [u64]) -> Result<bool> {
 /// The numbers of the bits that are set.
 fn set_bits(bitmap: &[u64]) -> impl Iterator<Item = u64> + '_ {
     bitmap.iter().zip(0..).flat_map(|(&word, index)| {
-        (0..64)
-            .filter(move |bit| (word >> bit) & 1 != 0)
-            .map(move |bit| index * 64 + bit)
+        let mut rest = word;
+        std::iter::from_fn(move || {
+            let bit = (rest != 0).then(|| u64::from(rest.trailing_zeros()))?;
+            rest &= rest - 1;
+            Some(index * 64 + bit)
+        })
     })
 }
 

@@ -399,7 +399,9 @@ impl Machine {
         let mut regs = fd.get_regs().context("KVM_GET_REGS failed")?;
         regs.rip = program.entry(self.shape.long);
         regs.rsi = pages::control(index);
-        regs.rflags = 2; // the bit that is always set; interrupts off
+        // The bit that is always set, and interrupts on: nobody sends it any, but
+        // with them off Bochs keeps the host's back until the guest exits.
+        regs.rflags = 0x202;
         fd.set_regs(&regs).context("KVM_SET_REGS failed")
     }
 }

@@ -271,6 +271,8 @@ struct Trial<'a> {
     tables: BTreeMap<u64, u32>,
     differences: Vec<String>,
     sum: Sum,
+    /// Tracking has just started, and this is its first period.
+    first: bool,
 }
 
 impl<'a> Trial<'a> {
@@ -301,6 +303,7 @@ impl<'a> Trial<'a> {
             tables: BTreeMap::new(),
             differences: Vec::new(),
             sum: Sum::default(),
+            first: false,
             random: random.fork(),
         };
         let hotplug = trial.does(Disturb::Hotplug);
@@ -412,11 +415,31 @@ impl<'a> Trial<'a> {
         Ok(std::mem::take(&mut self.differences))
     }
 
-    fn start(&self) -> Result<()> {
+    /// Starts tracking, half of the time while a vCPU writes to pages that later
+    /// rounds come back to.
+    fn start(&mut self) -> Result<()> {
+        let busy = self.random.bool();
+        let some = self.random_list();
+        if busy {
+            let list: Vec<_> = some
+                .iter()
+                .cycle()
+                .take(pages::LIST_ENTRIES)
+                .copied()
+                .collect();
+            self.vcpus[0].list(&list)?;
+            self.vcpus[0].order()?;
+            thread::sleep(Duration::from_micros(self.random.u64(0..1500)));
+        }
         ensure!(
             self.tracking.start()?,
             "working sets cannot be tracked here any more"
         );
+        if busy {
+            self.vcpus[0].finish()?;
+            self.note(&mut Truth::default(), &some, &[], (0, 0));
+        }
+        self.first = !busy;
         Ok(())
     }
 
@@ -450,8 +473,12 @@ impl<'a> Trial<'a> {
 
     /// A round; false if it has to be made again.
     fn round(&mut self, round: u32) -> Result<bool> {
-        let last = self.tracking.estimate()?.get("period")?;
-        let before = self.next_period(last)?.get("period")?;
+        let before = if std::mem::take(&mut self.first) {
+            0
+        } else {
+            let last = self.tracking.estimate()?.get("period")?;
+            self.next_period(last)?.get("period")?
+        };
         let mut truth = Truth::default();
         let begin = now();
         // No pass at all is a round, too.

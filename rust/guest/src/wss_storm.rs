@@ -26,7 +26,7 @@ use crate::tracking::Tracking;
 /// starts and stops its tracking at random, changes the parameters, and reads
 /// what there is to read. Prints `wss-storm vms N switched N read N late N`: how
 /// often tracking was switched, and files were read, of a VM that was there; and
-/// how many files of a VM were read to their end after it was killed.
+/// how many files that were open when their VM was killed were read after that.
 #[derive(clap::Args)]
 pub struct Args {
     /// How many VMs
@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "P", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
     parallel: u32,
     /// A VM is killed at most so many milliseconds after it was started
-    #[arg(long, value_name = "MS", default_value_t = 150)]
+    #[arg(long, value_name = "MS", default_value_t = 400)]
     within: u64,
     /// Seed of the random moments
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -177,8 +177,9 @@ impl Victim {
             "a VM ended by itself before it was killed"
         );
         for mut file in open {
-            // Either way is right, so long as it ends: debugfs may be gone by now.
-            tally.late += u64::from(file.read_to_end(&mut Vec::new()).is_ok());
+            // An error or an end are both right: the file is gone from debugfs.
+            let _ = file.read_to_end(&mut Vec::new());
+            tally.late += 1;
         }
         Ok(())
     }
