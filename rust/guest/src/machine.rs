@@ -89,6 +89,16 @@ impl Space {
             .wrapping_add((self.skip + offset) as usize)
     }
 
+    /// Where it begins in this process.
+    pub fn base(&self) -> u64 {
+        self.host(0) as u64
+    }
+
+    /// Its size with what is spare.
+    pub fn whole(&self) -> u64 {
+        self.size + 2 * SPARE
+    }
+
     /// Reads a word that the guest may be writing at this moment.
     pub fn get(&self, address: u64) -> Result<u32> {
         Ok(self

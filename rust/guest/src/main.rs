@@ -11,6 +11,7 @@ mod code;
 mod cost;
 mod dirty;
 mod exits;
+mod idle;
 mod leaves;
 mod logs;
 mod machine;
@@ -27,6 +28,7 @@ mod vm;
 mod work;
 mod wss;
 mod wss_storm;
+mod wss_study;
 
 use std::process::ExitCode;
 
@@ -52,6 +54,7 @@ enum Command {
     PageCost(page_cost::Args),
     Wss(wss::Args),
     WssStorm(wss_storm::Args),
+    WssStudy(wss_study::Args),
     Leaves(leaves::Args),
     Sleep(sleep::Args),
     BpfCount(bpf::Args),
@@ -69,6 +72,7 @@ fn run(command: Command) -> Result<()> {
         Command::PageCost(args) => page_cost::run(&args),
         Command::Wss(args) => wss::run(&args),
         Command::WssStorm(args) => wss_storm::run(&args),
+        Command::WssStudy(args) => wss_study::run(&args),
         Command::Leaves(args) => leaves::run(&args),
         Command::Sleep(args) => sleep::run(&args),
         Command::BpfCount(args) => bpf::run(&args),

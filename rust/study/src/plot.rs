@@ -19,13 +19,14 @@ const SIZE: (u32, u32) = (1400, 1000);
 /// Reasons that most exits have; the others would be too short to see.
 const REASONS: usize = 10;
 /// Colours that those who see fewer of them can tell apart as well (Okabe, Ito).
-const COLOURS: [RGBColor; 4] = [
+pub const COLOURS: [RGBColor; 4] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
 ];
-const FONT: &str = "sans-serif";
+/// What all text is in.
+pub const FONT: &str = "sans-serif";
 
 /// A figure in a SVG file, whose reader has fonts.
 pub fn svg(results: &Results, path: &Path) -> Result<()> {
@@ -51,16 +52,20 @@ struct Bars {
 }
 
 /// Plotters' errors hold what a thread may not send.
-fn plain(error: impl Debug) -> anyhow::Error {
+pub fn plain(error: impl Debug) -> anyhow::Error {
     anyhow!("{error:?}")
 }
 
-fn draw<B: DrawingBackend>(area: DrawingArea<B, Shift>, results: &Results) -> Result<()> {
-    // Also measures the text of a SVG.
+/// Sees to it that there is one; it also measures the text of a SVG.
+pub fn font() {
     static FONTS: Once = Once::new();
     FONTS.call_once(|| {
         let _ = register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
     });
+}
+
+fn draw<B: DrawingBackend>(area: DrawingArea<B, Shift>, results: &Results) -> Result<()> {
+    font();
     area.fill(&WHITE).map_err(plain)?;
     let title = format!(
         "Exits of a Linux guest, and what they cost: Linux {}, {}, engine {}",

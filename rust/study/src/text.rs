@@ -134,7 +134,7 @@ fn runs(workload: &Workload) -> String {
 }
 
 /// A paragraph.
-fn wrapped(text: &str) -> String {
+pub fn wrapped(text: &str) -> String {
     let mut lines = String::new();
     let mut column = 0;
     for word in text.split_whitespace() {
