@@ -8,6 +8,8 @@
 //! - `interval` subtracts a snapshot from the next;
 //! - `view` filters, adds up and sorts what happened in an interval;
 //! - `columns` with `text` and `screen`, `records` and `metrics` show it.
+//!
+//! `wss` is about memory rather than exits, and has a directory of its own.
 
 mod cli;
 mod columns;
@@ -35,6 +37,7 @@ mod table;
 mod tests;
 mod text;
 mod view;
+mod wss;
 
 use std::io::{stderr, ErrorKind, Write};
 use std::process::ExitCode;
@@ -56,6 +59,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Latency(args) => switch(&kernel, "latency", args),
         Command::Record(args) => record::run(&kernel, args),
         Command::Report(args) => report::run(args),
+        Command::Wss(args) => wss::run(&kernel, args),
         Command::Completions { shell } => shell::completions(*shell),
         Command::Man { directory } => shell::man(directory),
     }

@@ -102,6 +102,23 @@ fn reports() {
     report("report.csv", &["--csv", "-", "--by", "vm"]);
 }
 
+/// Working sets of a VM with a buffer that moves, and of one that comes later.
+fn recorded(name: &str, command: &str, args: &[&str]) {
+    let file = data("run.wss");
+    let args = [&[command, "--from", file.to_str().expect("UTF-8")], args].concat();
+    check(name, &stdout(Path::new("/nonexistent"), &args));
+}
+
+#[test]
+fn working_sets() {
+    recorded("wss.txt", "wss", &[]);
+    recorded("wss-storm.txt", "wss", &["guest storm"]);
+    recorded("wss.json", "wss", &["--json", "--pid", "810"]);
+    recorded("wss.csv", "wss", &["--csv", "-"]);
+    recorded("wss-percentiles.txt", "wss", &["--percentiles"]);
+    recorded("wss-percentiles.json", "wss", &["--percentiles", "--json"]);
+}
+
 /// Ended also when the test fails.
 struct Server(Child);
 
@@ -174,6 +191,7 @@ fn man_pages_and_completions() {
         "kvmscope-dump.1",
         "kvmscope-stat.1",
         "kvmscope-report.1",
+        "kvmscope-wss.1",
     ] {
         let text = fs::read_to_string(directory.join(page)).expect("a page");
         assert!(

@@ -8,3 +8,5 @@ mod screen;
 mod subtraction;
 mod times;
 pub mod views;
+mod wss;
+mod wss_screen;
