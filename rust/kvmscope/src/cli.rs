@@ -10,6 +10,7 @@ use clap::{value_parser, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::filter::{Filter, Pattern};
+use crate::heatmap::heat::Tables;
 use crate::view::{By, Sort};
 use crate::wss::knobs::Setup;
 use crate::wss::which::Which;
@@ -28,6 +29,7 @@ Examples:
   kvmscope record run.kvmscope     write down, and elsewhere:
   kvmscope report run.kvmscope     look at it
   kvmscope wss                     how much memory each VM works with
+  kvmscope heatmap --vm web        which memory, and when
 
 Run it as root: the kernel's tables are in debugfs. `kvmscope help COMMAND` has
 more examples."
@@ -113,6 +115,19 @@ Examples:
   kvmscope wss --vm web --duration 60 --record run.wss
   kvmscope wss --from run.wss --csv -")]
     Wss(Wss),
+    /// Draw which memory VMs work with: addresses against time
+    #[command(after_help = "\
+The shade is the share of sub-intervals in which pages were written, or with --reads
+the share of pages that were accessed; the scale is logarithmic, and only what was
+not touched at all has none. Memory that nobody touched is left out, and marked.
+
+Examples:
+  kvmscope heatmap --vm web --duration 60 --period 1
+  kvmscope wss --vm web --duration 600 --record run.wss
+  kvmscope heatmap --from run.wss
+  kvmscope heatmap --from run.wss --reads --png run.png
+  kvmscope heatmap --from /sys/kernel/debug/kvm/812-11/scope/wss/pages")]
+    Heatmap(Heatmap),
     /// Start counting from zero, for everyone
     Reset,
     /// Show or switch the counting of exits
@@ -268,6 +283,44 @@ impl Tracking {
 }
 
 #[derive(Args)]
+pub struct Heatmap {
+    #[command(flatten)]
+    pub which: Which,
+    #[command(flatten)]
+    pub tracking: Tracking,
+    /// Draw after so many seconds; without it, after Ctrl-C
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<Duration>,
+    /// Draw a recording, or a copy of a kernel's pages, - being standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Tracking", "duration"])]
+    pub from: Option<PathBuf>,
+    /// Draw what was accessed, rather than what was written
+    #[arg(long)]
+    pub reads: bool,
+    /// What to do about the guest's page tables
+    #[arg(long, value_name = "HOW", default_value = "mark")]
+    pub tables: Tables,
+    /// Write a picture to FILE, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Write a picture to FILE, as PNG
+    #[arg(long, value_name = "FILE")]
+    pub png: Option<PathBuf>,
+    /// Of the picture, in pixels
+    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "1200x800", value_parser = size)]
+    pub size: (u32, u32),
+    /// Of the text, in columns; without it, the terminal's
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(40..=1000))]
+    pub width: Option<u16>,
+    /// Of the text, in lines; without it, the terminal's
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(8..=1000))]
+    pub height: Option<u16>,
+    /// Shade with ASCII characters and no colours
+    #[arg(long)]
+    pub ascii: bool,
+}
+
+#[derive(Args)]
 pub struct Switch {
     /// What it should be; without it, print what it is
     pub state: Option<State>,
@@ -318,6 +371,20 @@ pub fn period(text: &str) -> Result<u64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.01..=3600.0).contains(&seconds) => Ok((seconds * 1e3).round() as u64),
         _ => Err("not a number of seconds from 0.01 to 3600".to_string()),
+    }
+}
+
+fn size(text: &str) -> Result<(u32, u32), String> {
+    let size = text
+        .split_once('x')
+        .and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    match size {
+        Some((width, height))
+            if (480..=8000).contains(&width) && (320..=8000).contains(&height) =>
+        {
+            Ok((width, height))
+        }
+        _ => Err("not WIDTHxHEIGHT, from 480x320 to 8000x8000".to_string()),
     }
 }
 

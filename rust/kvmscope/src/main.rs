@@ -9,13 +9,15 @@
 //! - `view` filters, adds up and sorts what happened in an interval;
 //! - `columns` with `text` and `screen`, `records` and `metrics` show it.
 //!
-//! `wss` is about memory rather than exits, and has a directory of its own.
+//! `wss` and `heatmap` are about memory rather than exits, and have directories of
+//! their own.
 
 mod cli;
 mod columns;
 mod dump;
 mod filter;
 mod format;
+mod heatmap;
 mod histogram;
 mod http;
 mod interval;
@@ -60,6 +62,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Record(args) => record::run(&kernel, args),
         Command::Report(args) => report::run(args),
         Command::Wss(args) => wss::run(&kernel, args),
+        Command::Heatmap(args) => heatmap::run(&kernel, args),
         Command::Completions { shell } => shell::completions(*shell),
         Command::Man { directory } => shell::man(directory),
     }

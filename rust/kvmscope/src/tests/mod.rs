@@ -3,6 +3,7 @@
 //! Tests of the logic; those of the whole command are in `tests/`.
 
 mod format;
+mod heatmap;
 mod recording;
 mod screen;
 mod subtraction;
