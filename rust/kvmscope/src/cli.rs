@@ -6,17 +6,20 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{value_parser, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::filter::{Filter, Pattern};
+use crate::heatmap::heat::Tables;
 use crate::view::{By, Sort};
+use crate::wss::knobs::Setup;
+use crate::wss::which::Which;
 
 #[derive(Parser)]
 #[command(
     name = "kvmscope",
     version,
-    about = "Why KVM's guests exit, and what each exit costs",
+    about = "Why KVM's guests exit, what each exit costs, and which memory they work with",
     after_help = "\
 Examples:
   kvmscope dump                    every reason seen since the last reset
@@ -25,6 +28,8 @@ Examples:
   kvmscope stat --by vm            which VM is it?
   kvmscope record run.kvmscope     write down, and elsewhere:
   kvmscope report run.kvmscope     look at it
+  kvmscope wss                     how much memory each VM works with
+  kvmscope heatmap --vm web        which memory, and when
 
 Run it as root: the kernel's tables are in debugfs. `kvmscope help COMMAND` has
 more examples."
@@ -91,6 +96,38 @@ Examples:
   kvmscope report --by vm --sort time run.kvmscope
   kvmscope report --csv run.csv --by all run.kvmscope")]
     Report(Report),
+    /// Show the memory that VMs work with: their working sets
+    #[command(after_help = "\
+A period is cut into sub-intervals, and a page that was written in at least as many
+of them as the threshold says belongs to the written set. The read set is the pages
+that were written or read at all. Page tables of the guest, which its CPU writes by
+itself, are told apart. Pages have 4 KiB.
+
+Parameters that are not given are left as they are; afterwards all are as they were,
+and tracking is off. A VM that is tracked already is watched as it is. Percentiles
+are of nearest rank: each is a value that occurred.
+
+Examples:
+  kvmscope wss
+  kvmscope wss web db --period 5 --intervals 20 --threshold 2
+  kvmscope wss --once --json | jq '.written * 4096'
+  kvmscope wss --duration 3600 --percentiles
+  kvmscope wss --vm web --duration 60 --record run.wss
+  kvmscope wss --from run.wss --csv -")]
+    Wss(Wss),
+    /// Draw which memory VMs work with: addresses against time
+    #[command(after_help = "\
+The shade is the share of sub-intervals in which pages were written, or with --reads
+the share of pages that were accessed; the scale is logarithmic, and only what was
+not touched at all has none. Memory that nobody touched is left out, and marked.
+
+Examples:
+  kvmscope heatmap --vm web --duration 60 --period 1
+  kvmscope wss --vm web --duration 600 --record run.wss
+  kvmscope heatmap --from run.wss
+  kvmscope heatmap --from run.wss --reads --png run.png
+  kvmscope heatmap --from /sys/kernel/debug/kvm/812-11/scope/wss/pages")]
+    Heatmap(Heatmap),
     /// Start counting from zero, for everyone
     Reset,
     /// Show or switch the counting of exits
@@ -182,6 +219,108 @@ pub struct Report {
 }
 
 #[derive(Args)]
+pub struct Wss {
+    #[command(flatten)]
+    pub which: Which,
+    #[command(flatten)]
+    pub tracking: Tracking,
+    /// Print one period of each VM, and end
+    #[arg(short = '1', long)]
+    pub once: bool,
+    /// End after so many seconds
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "once")]
+    pub duration: Option<Duration>,
+    /// Print JSON, a line for each period of a VM
+    #[arg(long)]
+    pub json: bool,
+    /// Write CSV to FILE, - being standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub csv: Option<PathBuf>,
+    /// Print nothing but the percentiles at the end
+    #[arg(long, conflicts_with_all = ["csv", "once"])]
+    pub percentiles: bool,
+    /// Store every period and its pages as well
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Replace the recording if it exists
+    #[arg(short, long, requires = "record")]
+    pub force: bool,
+    /// Show a recording instead, - being standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Tracking", "once", "duration", "record"])]
+    pub from: Option<PathBuf>,
+}
+
+/// How VMs are tracked.
+#[derive(Args)]
+pub struct Tracking {
+    /// The length of a period
+    #[arg(long, value_name = "SECONDS", value_parser = period)]
+    period: Option<u64>,
+    /// Cut the period into N sub-intervals
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..=200))]
+    intervals: Option<u64>,
+    /// Count pages that were written in at least M sub-intervals
+    #[arg(long, value_name = "M", value_parser = value_parser!(u64).range(1..=200))]
+    threshold: Option<u64>,
+    /// Leave out what was only read, which takes a look at all pages
+    #[arg(long)]
+    no_reads: bool,
+    /// Split huge pages, to see 4 KiB of each
+    #[arg(long)]
+    split: bool,
+}
+
+impl Tracking {
+    pub fn setup(&self) -> Setup {
+        Setup {
+            period_ms: self.period,
+            intervals: self.intervals,
+            threshold: self.threshold,
+            reads: self.no_reads.then_some(0),
+            split: self.split.then_some(1),
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Heatmap {
+    #[command(flatten)]
+    pub which: Which,
+    #[command(flatten)]
+    pub tracking: Tracking,
+    /// Draw after so many seconds; without it, after Ctrl-C
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<Duration>,
+    /// Draw a recording, or a copy of a kernel's pages, - being standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Tracking", "duration"])]
+    pub from: Option<PathBuf>,
+    /// Draw what was accessed, rather than what was written
+    #[arg(long)]
+    pub reads: bool,
+    /// What to do about the guest's page tables
+    #[arg(long, value_name = "HOW", default_value = "mark")]
+    pub tables: Tables,
+    /// Write a picture to FILE, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Write a picture to FILE, as PNG
+    #[arg(long, value_name = "FILE")]
+    pub png: Option<PathBuf>,
+    /// Of the picture, in pixels
+    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "1200x800", value_parser = size)]
+    pub size: (u32, u32),
+    /// Of the text, in columns; without it, the terminal's
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(40..=1000))]
+    pub width: Option<u16>,
+    /// Of the text, in lines; without it, the terminal's
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(8..=1000))]
+    pub height: Option<u16>,
+    /// Shade with ASCII characters and no colours
+    #[arg(long)]
+    pub ascii: bool,
+}
+
+#[derive(Args)]
 pub struct Switch {
     /// What it should be; without it, print what it is
     pub state: Option<State>,
@@ -224,6 +363,28 @@ impl Look {
             vcpus: self.vcpus.clone(),
             reason: self.reason.clone(),
         }
+    }
+}
+
+/// Milliseconds of a period, within the kernel's bounds.
+pub fn period(text: &str) -> Result<u64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.01..=3600.0).contains(&seconds) => Ok((seconds * 1e3).round() as u64),
+        _ => Err("not a number of seconds from 0.01 to 3600".to_string()),
+    }
+}
+
+fn size(text: &str) -> Result<(u32, u32), String> {
+    let size = text
+        .split_once('x')
+        .and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    match size {
+        Some((width, height))
+            if (480..=8000).contains(&width) && (320..=8000).contains(&height) =>
+        {
+            Ok((width, height))
+        }
+        _ => Err("not WIDTHxHEIGHT, from 480x320 to 8000x8000".to_string()),
     }
 }
 

@@ -133,7 +133,7 @@ fn histogram(text: &str) -> Result<Histogram> {
 }
 
 /// Foreign text, short and harmless to a terminal.
-fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let mut short: String = text.chars().take(40).collect();
     if short.len() < text.len() {
         short.push('…');

@@ -61,13 +61,9 @@ impl Kernel {
         };
 
         let mut vms = Vec::new();
-        for (name, path) in directories(&self.vms()).map_err(|e| self.why_unreadable(e.into()))? {
-            let Some((pid, fd)) = vm_name(&name) else {
-                continue;
-            };
-            vms.extend(self.vm(pid, fd, &path, &isa)?);
+        for (id, path) in self.vm_directories()? {
+            vms.extend(self.vm(id, &path, &isa)?);
         }
-        vms.sort_by_key(|vm| vm.id);
 
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Ok(Snapshot {
@@ -81,12 +77,32 @@ impl Kernel {
         })
     }
 
+    /// The directory of each VM, whether or not there is anything of kvmscope's in it.
+    pub fn vm_directories(&self) -> Result<Vec<(VmId, PathBuf)>> {
+        let mut vms = Vec::new();
+        for (name, path) in directories(&self.vms()).map_err(|e| self.why_unreadable(e.into()))? {
+            let Some((pid, fd)) = vm_name(&name) else {
+                continue;
+            };
+            if let Some(inode) = inode(&path) {
+                vms.push((VmId { pid, fd, inode }, path));
+            }
+        }
+        vms.sort();
+        Ok(vms)
+    }
+
+    /// Fails where the kernel has no tables to read, and says why.
+    pub fn check(&self) -> Result<()> {
+        match read_if_there(&self.tables().join("exits")) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(self.why_missing()),
+            Err(error) => Err(self.why_unreadable(error)),
+        }
+    }
+
     /// None when the VM ended before all of it was read.
-    fn vm(&self, pid: u32, fd: u32, path: &Path, isa: &str) -> Result<Option<Vm>> {
-        let inode = || fs::metadata(path).map(|meta| meta.ino()).ok();
-        let Some(before) = inode() else {
-            return Ok(None);
-        };
+    fn vm(&self, id: VmId, path: &Path, isa: &str) -> Result<Option<Vm>> {
         let mut table = Table::default();
         if !read_tables_of(isa, path, &mut table)? {
             return Ok(None);
@@ -104,26 +120,24 @@ impl Kernel {
         }
 
         // Not half of one VM and half of another that took its name.
-        if inode() != Some(before) {
+        if inode(path) != Some(id.inode) {
             return Ok(None);
         }
-        let id = VmId {
-            pid,
-            fd,
-            inode: before,
-        };
-        let about = self.about.borrow().get(&id).cloned();
-        let about = about.unwrap_or_else(|| {
-            let found = self.find_out(pid);
-            self.about.borrow_mut().insert(id, found.clone());
-            found
-        });
         Ok(Some(Vm {
             id,
-            about,
+            about: self.about(id),
             table,
             vcpus,
         }))
+    }
+
+    pub fn about(&self, id: VmId) -> About {
+        let about = self.about.borrow().get(&id).cloned();
+        about.unwrap_or_else(|| {
+            let found = self.find_out(id.pid);
+            self.about.borrow_mut().insert(id, found.clone());
+            found
+        })
     }
 
     fn find_out(&self, pid: u32) -> About {
@@ -233,7 +247,7 @@ impl Kernel {
     }
 }
 
-fn for_root(path: &Path) -> anyhow::Error {
+pub fn for_root(path: &Path) -> anyhow::Error {
     anyhow!("{} is for root only: run it as root", path.display())
 }
 
@@ -264,15 +278,28 @@ fn read_tables_of(isa: &str, path: &Path, table: &mut Table) -> Result<bool> {
 
 /// None when it is not there (any more). A VM may end at any time, and its files
 /// with it: then they cannot be opened, or what was opened gives EIO.
-fn read_if_there(path: &Path) -> Result<Option<String>> {
-    const EIO: i32 = 5;
-    const ENODEV: i32 = 19;
+pub fn read_if_there(path: &Path) -> Result<Option<String>> {
+    Ok(read_bytes_if_there(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+pub fn read_bytes_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) if matches!(error.raw_os_error(), Some(EIO | ENODEV)) => Ok(None),
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if has_gone(&error) => Ok(None),
         Err(error) => Err(anyhow!(error).context(path.display().to_string())),
     }
+}
+
+/// Whether a file's VM is no more.
+pub fn has_gone(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    const ENODEV: i32 = 19;
+    error.kind() == ErrorKind::NotFound || matches!(error.raw_os_error(), Some(EIO | ENODEV))
+}
+
+/// Tells a directory from a later one of its name.
+pub fn inode(path: &Path) -> Option<u64> {
+    fs::metadata(path).map(|meta| meta.ino()).ok()
 }
 
 fn directories(path: &Path) -> io::Result<Vec<(String, PathBuf)>> {

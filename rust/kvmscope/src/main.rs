@@ -8,12 +8,16 @@
 //! - `interval` subtracts a snapshot from the next;
 //! - `view` filters, adds up and sorts what happened in an interval;
 //! - `columns` with `text` and `screen`, `records` and `metrics` show it.
+//!
+//! `wss` and `heatmap` are about memory rather than exits, and have directories of
+//! their own.
 
 mod cli;
 mod columns;
 mod dump;
 mod filter;
 mod format;
+mod heatmap;
 mod histogram;
 mod http;
 mod interval;
@@ -35,6 +39,7 @@ mod table;
 mod tests;
 mod text;
 mod view;
+mod wss;
 
 use std::io::{stderr, ErrorKind, Write};
 use std::process::ExitCode;
@@ -56,6 +61,8 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Latency(args) => switch(&kernel, "latency", args),
         Command::Record(args) => record::run(&kernel, args),
         Command::Report(args) => report::run(args),
+        Command::Wss(args) => wss::run(&kernel, args),
+        Command::Heatmap(args) => heatmap::run(&kernel, args),
         Command::Completions { shell } => shell::completions(*shell),
         Command::Man { directory } => shell::man(directory),
     }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Where a command's intervals go: a table, JSON or CSV, to a file or standard output.
+//! And how files are opened.
 
-use std::fs::File;
-use std::io::{stdout, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{stdin, stdout, BufRead, BufReader, ErrorKind, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{anyhow, Context, Result};
 
 use crate::cli::Look;
 use crate::interval::Interval;
@@ -62,10 +63,32 @@ pub fn create(path: &Path) -> Result<Box<dyn Write>> {
     Ok(Box::new(file))
 }
 
+/// The same for a recording, which replaces none that exists unless told to.
+pub fn create_new(path: &Path, replace: bool) -> Result<Box<dyn Write>> {
+    if !replace && path.as_os_str() != "-" {
+        // So that two recordings do not race for one file either.
+        let made = OpenOptions::new().write(true).create_new(true).open(path);
+        made.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => anyhow!("{} exists: --force replaces it", path.display()),
+            _ => anyhow!(error).context(format!("cannot write {}", path.display())),
+        })?;
+    }
+    create(path)
+}
+
 /// Writes to standard output, now.
 pub fn print(text: &[u8]) -> Result<()> {
     let mut out = stdout();
     out.write_all(text)
         .and_then(|()| out.flush())
         .context("cannot write to standard output")
+}
+
+/// Opens the file, `-` being standard input.
+pub fn open(path: &Path) -> Result<Box<dyn BufRead>> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(stdin().lock()));
+    }
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Box::new(BufReader::new(file)))
 }

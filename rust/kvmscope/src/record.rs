@@ -2,17 +2,15 @@
 
 //! kvmscope record: snapshots into a file.
 
-use std::fs::{self, OpenOptions};
-use std::io::ErrorKind;
 use std::time::Instant;
 
-use anyhow::{anyhow, Context, Result};
+use anyhow::{Context, Result};
 
 use crate::cli::Record;
 use crate::kernel::Kernel;
 use crate::latency::Latency;
-use crate::output::create;
-use crate::recording::Writer;
+use crate::output::create_new;
+use crate::recording::{uname, Writer};
 use crate::say;
 use crate::signals::Stop;
 
@@ -21,18 +19,7 @@ pub fn run(kernel: &Kernel, args: &Record) -> Result<()> {
     let first = kernel.snapshot()?;
     let file = args.file.display();
 
-    if !args.force && args.file.as_os_str() != "-" {
-        // So that two recordings do not race for one file either.
-        let made = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&args.file);
-        made.map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => anyhow!("{file} exists: --force replaces it"),
-            _ => anyhow!(error).context(format!("cannot write {file}")),
-        })?;
-    }
-    let out = create(&args.file)?;
+    let out = create_new(&args.file, args.force)?;
     let _latency = if args.latency {
         Latency::switch_on(kernel)?
     } else {
@@ -62,10 +49,4 @@ pub fn run(kernel: &Kernel, args: &Record) -> Result<()> {
     let snapshots = write().with_context(|| file.to_string())?;
     say(&format!("{snapshots} snapshots in {file}"));
     Ok(())
-}
-
-/// Of this machine, wherever the tables are read from.
-fn uname(what: &str) -> String {
-    let path = format!("/proc/sys/kernel/{what}");
-    fs::read_to_string(path).map_or("?".to_string(), |text| text.trim_end().to_string())
 }

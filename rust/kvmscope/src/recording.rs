@@ -6,10 +6,12 @@
 //! one for each snapshot. What is written is complete up to its last whole line,
 //! so a recording that was cut short can be read as far as it goes.
 
+use std::fs;
 use std::io::{BufRead, Write};
 
 use anyhow::{bail, Context, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::say;
 use crate::snapshot::Snapshot;
@@ -47,7 +49,20 @@ impl<W: Write> Writer<W> {
     }
 }
 
-fn write_line(out: &mut impl Write, value: &impl Serialize) -> Result<()> {
+/// Of this machine, wherever the tables are read from.
+pub fn uname(what: &str) -> String {
+    let path = format!("/proc/sys/kernel/{what}");
+    fs::read_to_string(path).map_or("?".to_string(), |text| text.trim_end().to_string())
+}
+
+/// Of the format that the first line of a recording names.
+pub fn version(first: &[u8], format: &str) -> Option<u64> {
+    let head: Map<String, Value> = serde_json::from_slice(first).ok()?;
+    head.get(format)?.as_u64()
+}
+
+/// Complete once it returns.
+pub fn write_line(out: &mut impl Write, value: &impl Serialize) -> Result<()> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     out.write_all(&line)?;
@@ -63,20 +78,17 @@ pub struct Reader<R: BufRead> {
 
 impl<R: BufRead> Reader<R> {
     pub fn new(mut input: R) -> Result<Reader<R>> {
-        #[derive(Deserialize)]
-        struct Version {
-            kvmscope_recording: u32,
-        }
         let mut first = Vec::new();
         input.read_until(b'\n', &mut first)?;
-        let Ok(version) = serde_json::from_slice::<Version>(&first) else {
-            bail!("it is not a recording of kvmscope's");
-        };
-        if version.kvmscope_recording != VERSION {
-            bail!(
-                "its format is version {}, and this kvmscope reads version {VERSION}",
-                version.kvmscope_recording
-            );
+        match version(&first, "kvmscope_recording") {
+            Some(is) if is == u64::from(VERSION) => {}
+            Some(is) => {
+                bail!("its format is version {is}, and this kvmscope reads version {VERSION}")
+            }
+            None if version(&first, "kvmscope_wss").is_some() => {
+                bail!("it is a recording of working sets: kvmscope wss --from reads it")
+            }
+            None => bail!("it is not a recording of kvmscope's"),
         }
         Ok(Reader {
             input,

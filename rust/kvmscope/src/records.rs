@@ -104,7 +104,7 @@ fn thousandths(x: f64) -> f64 {
     (x * 1e3).round() / 1e3
 }
 
-fn seconds(ns: u64) -> f64 {
+pub fn seconds(ns: u64) -> f64 {
     thousandths(ns as f64 / 1e9)
 }
 

@@ -2,27 +2,18 @@
 
 //! kvmscope report: what a recording holds.
 
-use std::fs::File;
-use std::io::{stdin, BufRead, BufReader};
-
 use anyhow::{ensure, Context, Result};
 
 use crate::cli::Report;
 use crate::columns::{duration, harmless};
 use crate::dump::check_filter;
 use crate::interval::{Interval, Tracker};
-use crate::output::{print, Output};
+use crate::output::{open, print, Output};
 use crate::recording::Reader;
 
 pub fn run(args: &Report) -> Result<()> {
     let file = args.file.display();
-    let input: Box<dyn BufRead> = if args.file.as_os_str() == "-" {
-        Box::new(stdin().lock())
-    } else {
-        let opened = File::open(&args.file).with_context(|| format!("cannot read {file}"))?;
-        Box::new(BufReader::new(opened))
-    };
-    let mut reader = Reader::new(input).with_context(|| file.to_string())?;
+    let mut reader = Reader::new(open(&args.file)?).with_context(|| file.to_string())?;
     let mut next = || reader.read().with_context(|| file.to_string());
 
     // All of it is checked before any of it is printed; only CSV, which has a

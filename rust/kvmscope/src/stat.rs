@@ -2,8 +2,6 @@
 
 //! kvmscope stat: what is being counted, interval by interval.
 
-use std::env;
-use std::io::{stdout, IsTerminal};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::Instant;
@@ -37,8 +35,7 @@ pub fn run(kernel: &Kernel, args: &Stat) -> Result<()> {
 }
 
 fn on_screen(args: &Stat) -> bool {
-    let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
-    stdout().is_terminal() && !dumb && !args.once && !args.json && args.csv.is_none()
+    screen::is_possible() && !args.once && !args.json && args.csv.is_none()
 }
 
 /// Answers scrapers until asked to stop.

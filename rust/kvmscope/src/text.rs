@@ -1,33 +1,45 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A view as a plain table.
+//! Columns as a plain table.
 
 use std::fmt::Write;
 
-use crate::columns::columns;
+use crate::columns::{columns, Column};
 use crate::view::View;
 
 pub fn text(view: &View) -> String {
-    let columns = columns(view);
-    let mut text = String::new();
-    let mut line = |cell: &dyn Fn(usize) -> String| {
-        let mut words = String::new();
-        for (i, column) in columns.iter().enumerate() {
-            let (gap, width) = (if i == 0 { "" } else { "  " }, column.width());
-            let cell = cell(i);
-            // Writing to a string does not fail.
-            let _ = match column.right {
-                true => write!(words, "{gap}{cell:>width$}"),
-                false => write!(words, "{gap}{cell:<width$}"),
-            };
-        }
-        text.push_str(words.trim_end());
-        text.push('\n');
-    };
+    table(&columns(view))
+}
 
-    line(&|i| columns[i].head.to_string());
-    for row in 0..=view.lines.len() {
-        line(&|i| columns[i].cells[row].clone());
+pub fn table(columns: &[Column]) -> String {
+    let widths: Vec<usize> = columns.iter().map(Column::width).collect();
+    let mut text = head(columns, &widths);
+    let rows = columns.first().map_or(0, |column| column.cells.len());
+    for row in 0..rows {
+        text.push_str(&line(columns, &widths, &|column| &column.cells[row]));
     }
     text
+}
+
+pub fn head(columns: &[Column], widths: &[usize]) -> String {
+    line(columns, widths, &|column| column.head)
+}
+
+pub fn line<'a>(
+    columns: &'a [Column],
+    widths: &[usize],
+    cell: &dyn Fn(&'a Column) -> &'a str,
+) -> String {
+    let mut words = String::new();
+    for (i, (column, width)) in columns.iter().zip(widths).enumerate() {
+        let (gap, cell) = (if i == 0 { "" } else { "  " }, cell(column));
+        // Writing to a string does not fail.
+        let _ = match column.right {
+            true => write!(words, "{gap}{cell:>width$}"),
+            false => write!(words, "{gap}{cell:<width$}"),
+        };
+    }
+    words.truncate(words.trim_end().len());
+    words.push('\n');
+    words
 }

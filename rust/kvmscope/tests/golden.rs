@@ -102,6 +102,95 @@ fn reports() {
     report("report.csv", &["--csv", "-", "--by", "vm"]);
 }
 
+/// Working sets of a VM with a buffer that moves, and of one that comes later.
+fn recorded(name: &str, command: &str, args: &[&str]) {
+    let file = data("run.wss");
+    let args = [&[command, "--from", file.to_str().expect("UTF-8")], args].concat();
+    check(name, &stdout(Path::new("/nonexistent"), &args));
+}
+
+#[test]
+fn working_sets() {
+    recorded("wss.txt", "wss", &[]);
+    recorded("wss-storm.txt", "wss", &["guest storm"]);
+    recorded("wss.json", "wss", &["--json", "--pid", "810"]);
+    recorded("wss.csv", "wss", &["--csv", "-"]);
+    recorded("wss-percentiles.txt", "wss", &["--percentiles"]);
+    recorded("wss-percentiles.json", "wss", &["--percentiles", "--json"]);
+}
+
+#[test]
+fn heat_maps() {
+    recorded("heatmap.txt", "heatmap", &[]);
+    recorded(
+        "heatmap-reads.txt",
+        "heatmap",
+        &["--reads", "--vm", "web", "--width", "60"],
+    );
+    recorded(
+        "heatmap-omit.txt",
+        "heatmap",
+        &["web", "--tables", "omit", "--height", "30"],
+    );
+    recorded(
+        "heatmap-small.txt",
+        "heatmap",
+        &["web", "--width", "40", "--height", "8"],
+    );
+    recorded(
+        "heatmap.svg",
+        "heatmap",
+        &["web", "--size", "480x320", "--svg", "-"],
+    );
+
+    let pages = data("host/sys/kernel/debug/kvm/812-11/scope/wss/pages");
+    let args = ["heatmap", "--from", pages.to_str().expect("UTF-8")];
+    check(
+        "heatmap-pages.txt",
+        &stdout(Path::new("/nonexistent"), &args),
+    );
+}
+
+/// A picture's file may differ with the encoder; its pixels do not.
+#[test]
+fn a_picture() {
+    let picture = Path::new(env!("CARGO_TARGET_TMPDIR")).join("heatmap.png");
+    let picture = picture.to_str().expect("UTF-8");
+    let file = data("run.wss");
+    let file = file.to_str().expect("UTF-8");
+    let args = ["heatmap", "--from", file, "guest storm", "--png", picture];
+    stdout(
+        Path::new("/nonexistent"),
+        &[&args[..], &["--size", "480x320"]].concat(),
+    );
+
+    let decoder = png::Decoder::new(fs::File::open(picture).expect("written"));
+    let mut reader = decoder.read_info().expect("a PNG");
+    let mut pixels = vec![0; reader.output_buffer_size()];
+    let info = reader.next_frame(&mut pixels).expect("whole");
+    assert_eq!((info.width, info.height), (480, 320));
+    // Stretches of one colour, in every seventh row of pixels that is not as the one
+    // before.
+    let mut text = String::new();
+    let mut before = Vec::new();
+    for (y, row) in pixels.chunks_exact(480 * 3).enumerate().step_by(7) {
+        if row == before {
+            continue;
+        }
+        before = row.to_vec();
+        text.push_str(&format!("{y}:"));
+        let pixels: Vec<&[u8]> = row.chunks_exact(3).collect();
+        for stretch in pixels.chunk_by(|a, b| a == b) {
+            let [r, g, b] = *stretch[0] else {
+                unreachable!()
+            };
+            text.push_str(&format!(" {}x{r:02x}{g:02x}{b:02x}", stretch.len()));
+        }
+        text.push('\n');
+    }
+    check("heatmap.pixels", &text);
+}
+
 /// Ended also when the test fails.
 struct Server(Child);
 
@@ -174,6 +263,8 @@ fn man_pages_and_completions() {
         "kvmscope-dump.1",
         "kvmscope-stat.1",
         "kvmscope-report.1",
+        "kvmscope-wss.1",
+        "kvmscope-heatmap.1",
     ] {
         let text = fs::read_to_string(directory.join(page)).expect("a page");
         assert!(

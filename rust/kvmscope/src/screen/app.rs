@@ -10,6 +10,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use crate::cli::{seconds, Stat};
 use crate::filter::Filter;
 use crate::interval::Interval;
+use crate::screen::prompt::{Prompt, Typed};
 use crate::view::{any_vm, view, By, Sort, View};
 
 /// What the user asks for that is not a matter of display alone.
@@ -31,18 +32,12 @@ pub struct App {
     pub since_start: Interval,
     pub latest: Interval,
     /// What is being typed.
-    pub prompt: Option<Prompt>,
+    pub prompt: Option<Prompt<Field>>,
     pub help: bool,
     /// The first line shown.
     pub scroll: usize,
     /// What went wrong at the last refresh.
     pub trouble: Option<String>,
-}
-
-pub struct Prompt {
-    pub field: Field,
-    pub text: String,
-    pub error: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -125,7 +120,7 @@ impl App {
             return Action::Quit;
         }
         if self.prompt.is_some() {
-            return self.prompt_key(key, control);
+            return self.prompt_key(key);
         }
         if self.help {
             self.help = false;
@@ -179,41 +174,29 @@ impl App {
     }
 
     fn ask(&mut self, field: Field) {
-        self.prompt = Some(Prompt {
-            field,
-            text: String::new(),
-            error: None,
-        });
+        self.prompt = Some(Prompt::new(field));
     }
 
-    fn prompt_key(&mut self, key: KeyEvent, control: bool) -> Action {
+    fn prompt_key(&mut self, key: KeyEvent) -> Action {
         let Some(prompt) = &mut self.prompt else {
             return Action::None;
         };
-        match key.code {
-            KeyCode::Esc => self.prompt = None,
-            KeyCode::Enter => {
-                let (field, text) = (prompt.field, prompt.text.clone());
-                match self.answer(field, text.trim()) {
-                    Ok(action) => {
-                        self.prompt = None;
-                        self.scroll = 0;
-                        return action;
-                    }
-                    Err(error) => {
-                        if let Some(prompt) = &mut self.prompt {
-                            prompt.error = Some(error);
-                        }
+        let field = prompt.field;
+        match prompt.key(key) {
+            Typed::More => {}
+            Typed::Never => self.prompt = None,
+            Typed::Done(text) => match self.answer(field, &text) {
+                Ok(action) => {
+                    self.prompt = None;
+                    self.scroll = 0;
+                    return action;
+                }
+                Err(error) => {
+                    if let Some(prompt) = &mut self.prompt {
+                        prompt.error = Some(error);
                     }
                 }
-            }
-            KeyCode::Backspace => drop(prompt.text.pop()),
-            KeyCode::Char('u') if control => prompt.text.clear(),
-            KeyCode::Char(c) if !control && !c.is_control() && prompt.text.len() < 200 => {
-                prompt.text.push(c);
-                prompt.error = None;
-            }
-            _ => {}
+            },
         }
         Action::None
     }

@@ -11,12 +11,16 @@ use ratatui::Frame;
 
 use crate::columns::{columns, duration, Column};
 use crate::screen::app::App;
+use crate::screen::prompt::Prompt;
 use crate::view::View;
 
 const GAP: usize = 2;
 /// Title, head, one line, total, keys.
-const ROWS_MIN: u16 = 5;
-const COLUMNS_MIN: u16 = 24;
+pub const ROWS_MIN: u16 = 5;
+pub const COLUMNS_MIN: u16 = 24;
+
+const KEYS: &str =
+    "h help  b by  f exits  g VM  p PID  o sort  i latest  r zero  s seconds  q quit";
 
 const HELP: &str = "\
 b          by reason, VM, vCPU, or all of them
@@ -46,12 +50,16 @@ impl Palette {
         Palette { color }
     }
 
-    fn fg(&self, color: Color) -> Style {
+    pub fn fg(&self, color: Color) -> Style {
         if self.color {
             Style::new().fg(color)
         } else {
             Style::new()
         }
+    }
+
+    fn alarm(&self) -> Style {
+        self.fg(Color::Red).add_modifier(Modifier::BOLD)
     }
 }
 
@@ -82,13 +90,47 @@ pub fn draw(frame: &mut Frame, app: &mut App, palette: &Palette) {
     ));
     frame.render_widget(Paragraph::new(lines), area);
 
-    frame.render_widget(Clear, footer);
-    frame.render_widget(foot(app, palette), footer);
-    if let Some(prompt) = &app.prompt {
-        let width = prompt.field.question().len() + 2 + prompt.text.chars().count();
-        let x = footer.x + (width as u16).min(footer.width - 1);
-        frame.set_cursor_position(Position::new(x, footer.y));
+    match &app.prompt {
+        Some(prompt) => draw_prompt(frame, footer, prompt.field.question(), prompt, palette),
+        None => draw_foot(frame, footer, app.remark().as_deref(), KEYS, palette),
     }
+}
+
+pub fn draw_prompt<F>(
+    frame: &mut Frame,
+    area: Rect,
+    question: &str,
+    prompt: &Prompt<F>,
+    palette: &Palette,
+) {
+    let mut spans = vec![Span::raw(format!("{question}: {}", prompt.text))];
+    if let Some(error) = &prompt.error {
+        spans.push(Span::styled(
+            format!("  {}", one_line(error)),
+            palette.alarm(),
+        ));
+    }
+    frame.render_widget(Clear, area);
+    frame.render_widget(Line::from(spans), area);
+    let width = question.len() + 2 + prompt.text.chars().count();
+    let x = area.x + (width as u16).min(area.width - 1);
+    frame.set_cursor_position(Position::new(x, area.y));
+}
+
+/// A remark, or what the keys do.
+pub fn draw_foot(
+    frame: &mut Frame,
+    area: Rect,
+    remark: Option<&str>,
+    keys: &'static str,
+    palette: &Palette,
+) {
+    let line = match remark {
+        Some(remark) => Line::styled(one_line(remark), palette.alarm()),
+        None => Line::styled(keys, Style::new().add_modifier(Modifier::DIM)),
+    };
+    frame.render_widget(Clear, area);
+    frame.render_widget(line, area);
 }
 
 fn title(app: &App) -> Line<'static> {
@@ -125,28 +167,6 @@ fn filters(app: &App, palette: &Palette) -> Option<Line<'static>> {
     (!words.is_empty()).then(|| Line::styled(text, palette.fg(Color::Yellow)))
 }
 
-fn foot(app: &App, palette: &Palette) -> Line<'static> {
-    let alarm = palette.fg(Color::Red).add_modifier(Modifier::BOLD);
-    if let Some(prompt) = &app.prompt {
-        let mut spans = vec![Span::raw(format!(
-            "{}: {}",
-            prompt.field.question(),
-            prompt.text
-        ))];
-        if let Some(error) = &prompt.error {
-            spans.push(Span::styled(format!("  {}", one_line(error)), alarm));
-        }
-        return Line::from(spans);
-    }
-    match app.remark() {
-        Some(remark) => Line::styled(one_line(&remark), alarm),
-        None => Line::styled(
-            "h help  b by  f exits  g VM  p PID  o sort  i latest  r zero  s seconds  q quit",
-            Style::new().add_modifier(Modifier::DIM),
-        ),
-    }
-}
-
 fn one_line(text: &str) -> String {
     text.replace('\n', " ")
 }
@@ -160,8 +180,34 @@ fn table(
     space: usize,
 ) -> Vec<Line<'static>> {
     let columns = fit(columns(view), width);
-    let shown = space.saturating_sub(2).min(view.lines.len());
-    let first = (*scroll).min(view.lines.len() - shown);
+    let rows = view.lines.len();
+    let mut lines = scrolled(
+        scroll,
+        &columns,
+        rows,
+        palette,
+        width,
+        space.saturating_sub(1),
+    );
+    let total = columns
+        .iter()
+        .map(|column| pad(column, &column.cells[rows]));
+    let bold = Style::new().add_modifier(Modifier::BOLD);
+    lines.push(Line::styled(total.collect::<String>(), bold));
+    lines
+}
+
+/// The head, and as many of the rows as there is space for.
+pub fn scrolled(
+    scroll: &mut usize,
+    columns: &[Column],
+    rows: usize,
+    palette: &Palette,
+    width: usize,
+    space: usize,
+) -> Vec<Line<'static>> {
+    let shown = space.saturating_sub(1).min(rows);
+    let first = (*scroll).min(rows - shown);
     *scroll = first;
 
     let head = columns.iter().map(|column| pad(column, column.head));
@@ -175,16 +221,11 @@ fn table(
         });
         lines.push(Line::from(cells.collect::<Vec<_>>()));
     }
-    let total = columns
-        .iter()
-        .map(|column| pad(column, &column.cells[view.lines.len()]));
-    let bold = Style::new().add_modifier(Modifier::BOLD);
-    lines.push(Line::styled(total.collect::<String>(), bold));
     lines
 }
 
 /// Leaves out columns until the rest fits, or none can be spared.
-fn fit(mut columns: Vec<Column>, width: usize) -> Vec<Column> {
+pub fn fit(mut columns: Vec<Column>, width: usize) -> Vec<Column> {
     let total = |columns: &[Column]| columns.iter().map(|c| c.width() + GAP).sum::<usize>();
     while total(&columns) > width + GAP {
         let least = columns.iter().map(|column| column.weight).min();

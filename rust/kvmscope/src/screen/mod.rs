@@ -4,9 +4,11 @@
 
 pub mod app;
 pub mod draw;
+pub mod prompt;
 
 use std::env;
-use std::io::{self, stdout};
+use std::fs::File;
+use std::io::{self, stdin, stdout, IsTerminal};
 use std::mem::ManuallyDrop;
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -26,7 +28,7 @@ use crate::signals;
 use app::{Action, App};
 use draw::{draw, Palette};
 
-enum Event {
+pub enum Event {
     Input(event::Event),
     /// The terminal gives no more input.
     Deaf(io::Error),
@@ -41,9 +43,7 @@ pub fn run(kernel: &Kernel, args: &Stat) -> Result<()> {
     app.start(&tracker.advance(kernel.snapshot()?));
 
     let (sender, events) = channel();
-    signals::forward(sender.clone(), |_| Event::Signal)?;
-    let mut screen = Screen::take()?;
-    thread::spawn(move || listen(&sender));
+    let mut screen = Screen::take(sender)?;
     run_on(&mut screen, kernel, &mut app, &mut tracker, &events)
 }
 
@@ -98,7 +98,19 @@ fn listen(events: &Sender<Event>) {
     }
 }
 
-fn colors_wanted() -> bool {
+/// Whether standard output can be drawn on.
+pub fn is_drawable() -> bool {
+    let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+    stdout().is_terminal() && !dumb
+}
+
+/// Whether there are keys as well.
+pub fn is_possible() -> bool {
+    // What reads them takes the terminal of the session if it must.
+    is_drawable() && (stdin().is_terminal() || File::open("/dev/tty").is_ok())
+}
+
+pub fn colors_wanted() -> bool {
     env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
@@ -110,17 +122,22 @@ fn take_fixed(area: Rect) -> io::Result<DefaultTerminal> {
 }
 
 /// The terminal, which is given back when dropped.
-struct Screen(ManuallyDrop<DefaultTerminal>);
+pub struct Screen(pub ManuallyDrop<DefaultTerminal>);
 
 impl Screen {
-    fn take() -> Result<Screen> {
+    /// From now on, keys and signals are events.
+    pub fn take(events: Sender<Event>) -> Result<Screen> {
+        signals::forward(events.clone(), |_| Event::Signal)?;
         let taken = match size() {
             // A serial line does not know; this is what they all can.
             Ok((0, _) | (_, 0)) => take_fixed(Rect::new(0, 0, 80, 24)),
             _ => ratatui::try_init(),
         };
         match taken {
-            Ok(terminal) => Ok(Screen(ManuallyDrop::new(terminal))),
+            Ok(terminal) => {
+                thread::spawn(move || listen(&events));
+                Ok(Screen(ManuallyDrop::new(terminal)))
+            }
             Err(error) => {
                 // It may have been half taken.
                 let _ = ratatui::try_restore();

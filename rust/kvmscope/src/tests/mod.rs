@@ -3,8 +3,11 @@
 //! Tests of the logic; those of the whole command are in `tests/`.
 
 mod format;
+mod heatmap;
 mod recording;
 mod screen;
 mod subtraction;
 mod times;
 pub mod views;
+mod wss;
+mod wss_screen;
