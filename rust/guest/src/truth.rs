@@ -94,15 +94,6 @@ impl Truth {
             .for_each(|page| page.unmapped = true);
     }
 
-    /// The pages that were written to over and over, for certain.
-    pub fn written_often(&self) -> impl Iterator<Item = u64> + '_ {
-        let often = self
-            .pages
-            .iter()
-            .filter(|(_, page)| page.often && !page.free);
-        often.map(|(&gfn, _)| gfn)
-    }
-
     /// How many pages were touched.
     pub fn len(&self) -> usize {
         self.pages.len()
@@ -171,7 +162,9 @@ impl Truth {
             let mut bounds: Vec<Bounds> = (first..first + CHUNK)
                 .map(|gfn| self.bounds(gfn, intervals, rules.apart))
                 .collect();
-            let touched = bounds.iter().any(|b| b.at_least > 0 || b.must_read);
+            // What was only read is in no report without reads.
+            let shown = |b: &Bounds| b.at_least > 0 || (reported.reads && b.must_read);
+            let touched = bounds.iter().any(shown);
             let either = rules.either.contains(&first);
             if touched && !either && chunk.huge != rules.huge.contains(&first) {
                 let what = if chunk.huge { "huge" } else { "not huge" };
