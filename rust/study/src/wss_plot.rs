@@ -17,6 +17,8 @@ const LEGEND: u32 = 40;
 const GREY: RGBColor = RGBColor(215, 215, 215);
 /// Blue, green, orange, pink.
 const ORDER: [usize; 4] = [0, 2, 1, 3];
+/// Side by side within a period, so that none hides another.
+const BESIDE: [f64; 4] = [-0.27, -0.09, 0.09, 0.27];
 const NAMES: [&str; 4] = [
     "written, by PML",
     "written and read",
@@ -78,8 +80,8 @@ fn sign<B: DrawingBackend>(
 ) -> Result<()> {
     let colour = COLOURS[ORDER[number]];
     match number {
-        0 => area.draw(&Circle::new(at, 5, colour.filled())),
-        1 => area.draw(&TriangleMarker::new(at, 9, colour.stroke_width(2))),
+        0 => area.draw(&Circle::new(at, 4, colour.filled())),
+        1 => area.draw(&TriangleMarker::new(at, 6, colour.stroke_width(2))),
         2 => area.draw(&Circle::new(at, 4, colour.stroke_width(2))),
         _ => area.draw(&Cross::new(at, 4, colour.stroke_width(2))),
     }
@@ -131,7 +133,8 @@ fn of_pattern<B: DrawingBackend>(
     for (number, value) in values.into_iter().enumerate() {
         for period in &pattern.periods {
             if let Some(pages) = value(period) {
-                let (x, y) = chart.backend_coord(&(period.period as f64, mib(pages)));
+                let x = period.period as f64 + BESIDE[number];
+                let (x, y) = chart.backend_coord(&(x, mib(pages)));
                 sign(area, number, (x - origin_x, y - origin_y))?;
             }
         }
@@ -144,7 +147,7 @@ fn intervals<B: DrawingBackend>(
     pattern: &Pattern,
 ) -> Result<()> {
     let lines = pattern.periods.iter().filter_map(|period| {
-        let (sampling, x) = (period.sampling?, period.period as f64);
+        let (sampling, x) = (period.sampling?, period.period as f64 + BESIDE[2]);
         let ends = [(x, mib(sampling.low)), (x, mib(sampling.high))];
         Some(PathElement::new(ends, COLOURS[ORDER[2]].stroke_width(2)))
     });

@@ -109,7 +109,7 @@ fn the_table_has_the_figures() {
     let text = wss_text::table(&study(&said()).unwrap());
     for line in [
         "read-then-write, periods 1 to 2: pages are read; 1000 touched, 1 of them written",
-        "  written, by PML                      1       1       1    -99.9 %",
+        "  written, by PML                      1       1       1    -99.9 %  (0 off what was written)",
         "  written and read                  1000    1000    1000     +0.0 %",
         "  random sampling, 100 pages         980     920    1040     -8.0 %  (95 %: 2 of 2 right)",
         "  idle page tracking                1010    1010    1010     +1.0 %",

@@ -71,7 +71,12 @@ fn of_part(pattern: &Pattern, part: &[Period]) -> String {
         );
     };
     let in_full = |value: u64| Some(value as f64);
-    row("written, by PML", &|p| in_full(p.written), "");
+    let off = part.iter().map(|p| p.written.abs_diff(p.stored)).max();
+    row(
+        "written, by PML",
+        &|p| in_full(p.written),
+        &format!("  ({} off what was written)", off.unwrap_or(0)),
+    );
     row("written and read", &|p| in_full(p.read_set), "");
     let within = part.iter().filter(|period| {
         let truth = period.touched as f64;
