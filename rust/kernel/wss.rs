@@ -29,7 +29,7 @@ pub const MAX_INTERVALS: u32 = 200;
 
 /// The most pages that are looked at in one sub-interval to see whether the
 /// guest has its page tables there.
-pub const MAX_CANDIDATES: usize = 256;
+pub const MAX_CANDIDATES: usize = 128;
 
 /// Periods after which it is asked again what a page is used for.
 const ASK_AGAIN: u64 = 16;
@@ -440,13 +440,10 @@ impl<R: Regions> Wss<R> {
     /// being cleared already. False without memory.
     pub fn scanned(&mut self, gfn: u64, accessed: &Bits, dirty: &Bits, huge: bool) -> bool {
         let number = gfn / PAGES;
-        let region = if is_empty(accessed) {
-            // Dirty and never accessed there is not, but on the way to it.
-            self.regions.known(number)
-        } else {
-            self.regions.region(number)
-        };
-        let Some(region) = region else {
+        if is_empty(accessed) && is_empty(dirty) {
+            return true;
+        }
+        let Some(region) = self.regions.region(number) else {
             self.lost = self.lost.wrapping_add(1);
             return false;
         };
