@@ -157,6 +157,10 @@ impl Region {
                 u64::wrapping_add(sum, (suspect & !logged).count_ones().into())
             })
         };
+        // Logged belatedly: its dirty bit is cleared, and it is lost but once.
+        for (logged, suspect) in self.logged.iter_mut().zip(&self.suspect) {
+            *logged |= suspect;
+        }
         self.suspect = NONE;
         lost
     }

@@ -233,19 +233,21 @@ fn nothing_to_say_of_a_region_is_no_loss() {
 
 #[test]
 fn a_dirty_page_that_is_not_in_the_log_is_lost() {
-    let mut wss = Wss::new(
-        Map::default(),
-        Params {
-            intervals: 1,
-            ..PARAMS
-        },
-    );
+    let params = Params {
+        intervals: 1,
+        ..PARAMS
+    };
+    let mut wss = Wss::new(Map::default(), params);
     let mut machine = Machine::default();
     machine.write(7);
     machine.dirty.insert(8);
     machine.accessed.insert(8);
-    machine.end_interval(&mut wss, PARAMS);
+    machine.end_interval(&mut wss, params);
     assert_eq!((wss.estimate().written, wss.estimate().lost), (1, 1));
+    // Found, it is tracked from then on.
+    machine.end_interval(&mut wss, params);
+    assert_eq!((wss.estimate().written, wss.estimate().lost), (1, 0));
+    assert!(machine.dirty.is_empty());
 }
 
 /// What is dirty at the scan and in the log after it belongs to the next period.
