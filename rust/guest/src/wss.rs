@@ -256,7 +256,7 @@ impl Log {
     /// Pages that were written to and are not in it.
     fn missing(&self, machine: &Machine) -> Result<Vec<u64>> {
         let mut harvested = lock(&self.harvested);
-        harvested.extend(self.mode.harvest(machine)?);
+        harvested.extend(self.mode.harvest(machine, true)?);
         Ok(self.written.difference(&harvested).copied().collect())
     }
 }
@@ -350,7 +350,7 @@ impl<'a> Trial<'a> {
         self.background.push(Background::new(move || {
             {
                 let mut harvested = lock(&harvested);
-                harvested.extend(mode.harvest(&machine)?);
+                harvested.extend(mode.harvest(&machine, false)?);
             }
             thread::sleep(Duration::from_millis(1));
             Ok(())
@@ -872,6 +872,8 @@ impl<'a> Trial<'a> {
         log.on = !log.on;
         self.machine.log(log.on)?;
         harvested.clear();
+        // Huge pages are split now, and not some time later.
+        harvested.extend(log.mode.harvest(&self.machine, false)?);
         Ok(())
     }
 
@@ -918,6 +920,7 @@ impl<'a> Trial<'a> {
             // written to before is known of a huge page as a whole only.
             self.pass(&mut Truth::default())?;
             self.toggle_log()?;
+            self.first = false;
         }
         if self.does(Disturb::Parameters) && self.random.bool() {
             self.set_parameters()?;
