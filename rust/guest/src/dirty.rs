@@ -188,8 +188,8 @@ impl Shadow<'_> {
         (DATA / PAGE..self.machine.space.size / PAGE).try_for_each(|gfn| self.page(gfn))
     }
 
-    fn harvest(&mut self) -> Result<()> {
-        for gfn in self.mode.harvest(self.machine)? {
+    fn harvest(&mut self, all: bool) -> Result<()> {
+        for gfn in self.mode.harvest(self.machine, all)? {
             self.harvested += 1;
             if self.lose.is_none_or(|k| self.harvested % k != 0) {
                 self.page(gfn)?;
@@ -258,7 +258,7 @@ fn migrate(args: &Args, machine: &Arc<Machine>, tracking: Option<&Tracking>) -> 
             thread::sleep(Duration::from_micros(random.u64(0..=args.within * 1000)));
             copy.begin()?;
         }
-        copy.harvest()?;
+        copy.harvest(random.bool())?;
         for vcpu in &vcpus {
             aim(vcpu, machine, &mut random)?;
         }
@@ -274,11 +274,11 @@ fn migrate(args: &Args, machine: &Arc<Machine>, tracking: Option<&Tracking>) -> 
     for vcpu in &vcpus {
         // It may be waiting for room in its ring.
         while !vcpu.done()? {
-            copy.harvest()?;
+            copy.harvest(false)?;
             thread::sleep(Duration::from_micros(200));
         }
     }
-    copy.harvest()?;
+    copy.harvest(true)?;
     let writes = vcpus
         .iter()
         .map(|vcpu| vcpu.get(pages::DONE).map(u64::from));

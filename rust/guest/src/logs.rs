@@ -60,8 +60,10 @@ impl Mode {
     }
 
     /// The pages written to since the last time, each of which is logged anew
-    /// from now on. Pages must be looked at after that, not before.
-    pub fn harvest(self, machine: &Machine) -> Result<Vec<u64>> {
+    /// from now on. Pages must be looked at after that, not before. Unless `all` are
+    /// asked for, logs that allow it are left with some: huge pages that are split
+    /// for those taken are then split for others as well.
+    pub fn harvest(self, machine: &Machine, all: bool) -> Result<Vec<u64>> {
         let mut gfns = Vec::new();
         if self == Mode::Ring {
             let slots = machine.logged();
@@ -91,6 +93,13 @@ impl Mode {
                 Err(error) if error.errno() == libc::ENOENT => continue,
                 result => result.context("KVM_GET_DIRTY_LOG failed")?,
             };
+            if self == Mode::InitiallySet && !all {
+                bitmap
+                    .iter_mut()
+                    .skip(3)
+                    .step_by(4)
+                    .for_each(|word| *word = 0);
+            }
             if self != Mode::Bitmap && !clear(machine, &slot, &mut bitmap)? {
                 continue;
             }

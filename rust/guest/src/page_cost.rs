@@ -147,7 +147,7 @@ fn by_log(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Rounds) ->
     for round in 0..=args.rounds {
         pass(vcpu, rounds)?;
         let before = cpu_time();
-        let gfns = mode.harvest(machine)?;
+        let gfns = mode.harvest(machine, true)?;
         rounds.harvest.push(cpu_time() - before);
         ensure!(
             gfns.len() as u64 >= u64::from(args.pages),

@@ -92,6 +92,8 @@ pub const PACE: u64 = 0x38;
 pub const SEED: u64 = 0x3c;
 /// Scribble: which word of 32 bytes to write to.
 pub const WORD: u64 = 0x40;
+/// Sweep: not zero: a pass begins again when it is through.
+pub const REPEAT: u64 = 0x44;
 const LIST: u64 = 0x00;
 
 // ESI holds the address of the control page throughout. The same text is
@@ -133,6 +135,8 @@ global_asm!(
     6:  dec ecx
     7:  test ecx, ecx
         jnz 4b
+        cmp dword ptr [esi + {repeat}], 0
+        jne 3b
         mov eax, [esi + {order}]
         mov [esi + {done}], eax
         jmp 1b
@@ -220,6 +224,7 @@ global_asm!(
     pace = const PACE,
     seed = const SEED,
     word = const WORD,
+    repeat = const REPEAT,
     read = const Touch::Read as u32,
     write = const Touch::Write as u32,
     smm_list = const SMM_LIST,

@@ -23,6 +23,8 @@ struct Page {
     free: bool,
     /// Written to over and over: as often as there are sub-intervals.
     often: bool,
+    /// And at least so often.
+    always: bool,
 }
 
 /// The pages that a guest touched.
@@ -82,6 +84,12 @@ impl Truth {
         self.pages.entry(gfn).or_default().often = true;
     }
 
+    /// A page was written to in every sub-interval.
+    pub fn always(&mut self, gfn: u64, when: When) {
+        self.often(gfn, when);
+        self.pages.entry(gfn).or_default().always = true;
+    }
+
     /// A page may have been touched or not.
     pub fn free(&mut self, gfn: u64) {
         self.pages.entry(gfn).or_default().free = true;
@@ -134,7 +142,11 @@ impl Truth {
         };
         let written = !page.writes.is_empty();
         Bounds {
-            at_least: in_different_intervals(&page.writes, apart).min(intervals),
+            at_least: if page.always {
+                intervals
+            } else {
+                in_different_intervals(&page.writes, apart).min(intervals)
+            },
             at_most: u8::try_from(most).unwrap_or(u8::MAX).min(intervals),
             must_read: written || (page.read && !page.unmapped),
             may_read: written || page.read,
@@ -342,6 +354,15 @@ mod tests {
         );
         let split = pages(&[(0, 0, &[1, 2, 3], &[], &[(2, 1), (3, 2)])]);
         assert_eq!(truth().compare(&split, &rules), ["not huge (1): 0x0"]);
+    }
+
+    #[test]
+    fn what_is_always_written_is_counted_in_every_interval() {
+        let mut truth = Truth::default();
+        truth.always(7, (10, 20));
+        let rules = Rules::default();
+        assert_eq!(differences(&truth, &[7], &[(7, 10)], &rules), "");
+        assert_ne!(differences(&truth, &[7], &[(7, 9)], &rules), "");
     }
 
     #[test]

@@ -67,6 +67,11 @@ pub struct Args {
     /// (under Bochs) it comes true
     #[arg(long)]
     apart: bool,
+    /// Rather than passes at known moments, every vCPU writes to a few pages all
+    /// the time: each must be counted in every sub-interval, which takes a vCPU that
+    /// runs in each of them
+    #[arg(long)]
+    hammer: bool,
     /// Guests in 64-bit mode, with page tables
     #[arg(long)]
     long: bool,
@@ -251,7 +256,7 @@ impl Log {
     /// Pages that were written to and are not in it.
     fn missing(&self, machine: &Machine) -> Result<Vec<u64>> {
         let mut harvested = lock(&self.harvested);
-        harvested.extend(self.mode.harvest(machine)?);
+        harvested.extend(self.mode.harvest(machine, true)?);
         Ok(self.written.difference(&harvested).copied().collect())
     }
 }
@@ -345,7 +350,7 @@ impl<'a> Trial<'a> {
         self.background.push(Background::new(move || {
             {
                 let mut harvested = lock(&harvested);
-                harvested.extend(mode.harvest(&machine)?);
+                harvested.extend(mode.harvest(&machine, false)?);
             }
             thread::sleep(Duration::from_millis(1));
             Ok(())
@@ -393,7 +398,11 @@ impl<'a> Trial<'a> {
         for round in 0..self.args.rounds {
             self.between_rounds()?;
             let mut attempts = 0;
-            while !self.round(round)? {
+            while !if self.args.hammer {
+                self.hammer(round)?
+            } else {
+                self.round(round)?
+            } {
                 self.sum.again += 1;
                 attempts += 1;
                 ensure!(
@@ -492,21 +501,75 @@ impl<'a> Trial<'a> {
         }
         let end = now();
         let estimate = self.next_period(before)?;
+        self.compare(round, before + 1, &estimate, truth, (begin, end))
+    }
+
+    /// A round of hammering; false if it has to be made again.
+    fn hammer(&mut self, round: u32) -> Result<bool> {
+        const FEW: usize = 40;
+        let mut touched = Vec::new();
+        for vcpu in 0..self.vcpus.len() {
+            let mut list = self.random_list();
+            list.truncate(FEW);
+            list.iter_mut().for_each(|(_, touch)| *touch = Touch::Write);
+            self.vcpus[vcpu].list(&list)?;
+            self.vcpus[vcpu].set(pages::REPEAT, 1)?;
+            touched.extend(list);
+        }
+        for vcpu in &mut self.vcpus {
+            vcpu.order()?;
+        }
+        // One period to begin in, and one in which nothing else happens.
+        let mut last = self.tracking.estimate()?.get("period")?;
+        for _ in 0..2 {
+            last = self.next_period(last)?.get("period")?;
+        }
+        let estimate = self.next_period(last)?;
+        for vcpu in &self.vcpus {
+            vcpu.set(pages::REPEAT, 0)?;
+        }
+        for vcpu in &self.vcpus {
+            vcpu.finish()?;
+        }
+        let when = (estimate.get("start_ns")?, estimate.get("start_ns")?);
+        let mut truth = Truth::default();
+        self.note(&mut truth, &touched, &[], when);
+        for &(gfn, _) in &touched {
+            truth.always(gfn, when);
+        }
+        for vcpu in &self.vcpus {
+            for (gfn, _) in self.own(vcpu, FEW) {
+                self.free_with_tables(&mut truth, gfn);
+            }
+        }
+        self.compare(round, last + 1, &estimate, truth, when)
+    }
+
+    /// Compares the period with that number, within which `truth` happened at that
+    /// time; false if that was not so.
+    fn compare(
+        &mut self,
+        round: u32,
+        period: u64,
+        estimate: &Estimate,
+        mut truth: Truth,
+        when: When,
+    ) -> Result<bool> {
         let pages = self.tracking.pages()?;
-        let Some(pages) = pages.filter(|pages| pages.period == before + 1) else {
+        let Some(pages) = pages.filter(|pages| pages.period == period) else {
             return Ok(false);
         };
         let from = estimate.get("start_ns")?;
         let to = from + estimate.get("duration_ns")?;
-        if estimate.get("period")? != before + 1 || begin < from || end > to {
+        if estimate.get("period")? != period || when.0 < from || when.1 > to {
             return Ok(false);
         }
         if self.unmaps() {
             truth.unmap();
         }
         self.free_what_spins(&mut truth);
-        let mut lines = truth.compare(&pages, &self.rules(&estimate)?);
-        lines.extend(contradictions(&estimate, &pages)?);
+        let mut lines = truth.compare(&pages, &self.rules(estimate)?);
+        lines.extend(contradictions(estimate, &pages)?);
         let what = format!(
             "round {round} period {} of {} sub-intervals, reads {}:",
             pages.period,
@@ -515,7 +578,7 @@ impl<'a> Trial<'a> {
         );
         self.differences
             .extend(lines.iter().map(|line| format!("{what} {line}")));
-        self.account(&truth, &estimate, &pages)?;
+        self.account(&truth, estimate, &pages)?;
         Ok(true)
     }
 
@@ -710,15 +773,16 @@ impl<'a> Trial<'a> {
     fn free_what_spins(&self, truth: &mut Truth) {
         for vcpu in self.vcpus.iter().filter(|vcpu| vcpu.spins()) {
             for (gfn, _) in self.own(vcpu, 0) {
-                truth.free(gfn);
-                if self.args.long {
-                    self.machine
-                        .tables()
-                        .walk(gfn)
-                        .into_iter()
-                        .for_each(|table| truth.free(table));
-                }
+                self.free_with_tables(truth, gfn);
             }
+        }
+    }
+
+    fn free_with_tables(&self, truth: &mut Truth, gfn: u64) {
+        truth.free(gfn);
+        if self.args.long {
+            let walked = self.machine.tables().walk(gfn);
+            walked.into_iter().for_each(|table| truth.free(table));
         }
     }
 
@@ -779,7 +843,7 @@ impl<'a> Trial<'a> {
             discard(&self.machine, &mut self.random)?;
             truth.unmap();
         }
-        if self.does(Disturb::ToggleLog) && self.random.u32(0..3) == 0 {
+        if self.does(Disturb::ToggleLog) && !self.args.huge && self.random.u32(0..3) == 0 {
             self.toggle_log()?;
         }
         Ok(())
@@ -808,6 +872,8 @@ impl<'a> Trial<'a> {
         log.on = !log.on;
         self.machine.log(log.on)?;
         harvested.clear();
+        // Huge pages are split now, and not some time later.
+        harvested.extend(log.mode.harvest(&self.machine, false)?);
         Ok(())
     }
 
@@ -848,6 +914,13 @@ impl<'a> Trial<'a> {
                 self.pass(&mut Truth::default())?;
             }
             self.start()?;
+        }
+        if self.does(Disturb::ToggleLog) && self.args.huge && self.random.u32(0..3) != 0 {
+            // Splits huge pages that are dirty. Not between passes: what was
+            // written to before is known of a huge page as a whole only.
+            self.pass(&mut Truth::default())?;
+            self.toggle_log()?;
+            self.first = false;
         }
         if self.does(Disturb::Parameters) && self.random.bool() {
             self.set_parameters()?;
