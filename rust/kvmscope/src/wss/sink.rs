@@ -10,12 +10,12 @@ use anyhow::{Context, Result};
 use crate::cli::Wss;
 use crate::columns::harmless;
 use crate::output::{create, create_new, print};
-use crate::recording::uname;
+use crate::recording::Head;
 use crate::text::{head, line, table};
 use crate::wss::columns::{columns, percentile_columns};
 use crate::wss::percentiles::Distribution;
 use crate::wss::period::Period;
-use crate::wss::recording::{Head, Writer};
+use crate::wss::recording::Writer;
 use crate::wss::records::{write_json, write_percentiles_json, Csv};
 
 pub struct Sink {
@@ -57,7 +57,7 @@ impl Sink {
         };
         let recording = args.record.as_ref().map(|path| {
             let out = create_new(path, args.force)?;
-            Writer::new(out, uname("hostname"), uname("osrelease"))
+            Writer::new(out, &Head::here())
         });
         Ok(Sink {
             lines,
