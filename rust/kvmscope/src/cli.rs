@@ -11,6 +11,10 @@ use clap_complete::Shell;
 
 use crate::filter::{Filter, Pattern};
 use crate::heatmap::heat::Tables;
+use crate::sample::columns::Order;
+use crate::sample::sample::Access;
+use crate::sample::session::{Setup as SampleSetup, Strategy};
+use crate::sample::wanted::Wanted;
 use crate::view::{By, Sort};
 use crate::wss::knobs::Setup;
 use crate::wss::which::Which;
@@ -30,6 +34,7 @@ Examples:
   kvmscope report run.kvmscope     look at it
   kvmscope wss                     how much memory each VM works with
   kvmscope heatmap --vm web        which memory, and when
+  kvmscope sample 812 --heat       which memory is hot now
 
 Run it as root: the kernel's tables are in debugfs. `kvmscope help COMMAND` has
 more examples."
@@ -128,6 +133,28 @@ Examples:
   kvmscope heatmap --from run.wss --reads --png run.png
   kvmscope heatmap --from /sys/kernel/debug/kvm/812-11/scope/wss/pages")]
     Heatmap(Heatmap),
+    /// Sample the accesses of a guest to its memory
+    #[command(after_help = "\
+Pages lose their access, by the VM's extended page tables, and the first access to
+each is a sample. So a sample says that a page was accessed since it was armed, and
+the heat of a region, a sum of its samples that halves with each half-life, how many
+of its pages are in use. The guest is slowed down by no more than the budget: the
+rate yields.
+
+It prints the VM's memory slots, which say where its process has a page of the
+guest's, and a line for each sample; with --heat a table of regions. Ctrl-C ends it,
+and what was taken, delivered and lost is said at the end.
+
+Examples:
+  kvmscope sample 812
+  kvmscope sample 812 --access w --rate 200 --no-tables
+  kvmscope sample 812 --gfn 0x100000-0x13ffff --vcpu 0
+  kvmscope sample 812 --heat --half-life 30
+  kvmscope sample 812 --duration 600 --record run.sample
+  kvmscope sample --from run.sample --heat --sort address
+  kvmscope heatmap --from run.sample
+  kvmscope sample 812 --json | jq -c 'select(.sample).sample | [.gfn, .access]'")]
+    Sample(Sample),
     /// Start counting from zero, for everyone
     Reset,
     /// Show or switch the counting of exits
@@ -321,6 +348,77 @@ pub struct Heatmap {
 }
 
 #[derive(Args)]
+pub struct Sample {
+    #[command(flatten)]
+    pub whom: Whom,
+    /// Samples per second
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub rate: u32,
+    /// Kinds of access: any of r, w and x
+    #[arg(long, value_name = "KINDS", default_value = "rwx")]
+    pub access: Access,
+    /// Which pages are watched
+    #[arg(long, value_name = "HOW", default_value = "random")]
+    pub strategy: Strategy,
+    /// What it may cost, in per cent of the guest's time
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent)]
+    pub budget: u32,
+    #[command(flatten)]
+    pub wanted: Wanted,
+    /// End after so many seconds
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<Duration>,
+    /// Show how hot regions are, rather than each sample
+    #[arg(long)]
+    pub heat: bool,
+    /// The time in which heat halves
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub half_life: Duration,
+    /// The size of a region, a power of two
+    #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = region)]
+    pub region: u64,
+    /// Which regions come first
+    #[arg(short, long, value_name = "HOW", default_value = "heat")]
+    pub sort: Order,
+    /// Print JSON, a line for each sample, or with --heat for each region
+    #[arg(long)]
+    pub json: bool,
+    /// Store all samples as well, wanted or not
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Replace the recording if it exists
+    #[arg(short, long, requires = "record")]
+    pub force: bool,
+    /// Show a recording instead, - being standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Whom", "rate", "access", "strategy", "budget", "duration", "record"])]
+    pub from: Option<PathBuf>,
+}
+
+impl Sample {
+    pub fn setup(&self) -> SampleSetup {
+        SampleSetup {
+            pid: self.whom.pid.unwrap_or(0),
+            vm_fd: self.whom.vm_fd,
+            strategy: self.strategy,
+            access: self.access,
+            rate: self.rate,
+            budget_ppm: self.budget,
+        }
+    }
+}
+
+/// The one VM that is sampled.
+#[derive(Args)]
+pub struct Whom {
+    /// The process that runs the guest
+    #[arg(value_name = "PID", required_unless_present = "from", value_parser = value_parser!(u32).range(1..=0x7fff_ffff))]
+    pub pid: Option<u32>,
+    /// Which of its VMs, by its file descriptor, as in PID-FD
+    #[arg(long = "vm", value_name = "FD", value_parser = value_parser!(u32).range(..=0x7fff_ffff))]
+    pub vm_fd: Option<u32>,
+}
+
+#[derive(Args)]
 pub struct Switch {
     /// What it should be; without it, print what it is
     pub state: Option<State>,
@@ -371,6 +469,40 @@ pub fn period(text: &str) -> Result<u64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.01..=3600.0).contains(&seconds) => Ok((seconds * 1e3).round() as u64),
         _ => Err("not a number of seconds from 0.01 to 3600".to_string()),
+    }
+}
+
+/// Per cent, as millionths.
+fn percent(text: &str) -> Result<u32, String> {
+    match text.trim_end_matches('%').parse::<f64>() {
+        Ok(percent) if (0.001..=100.0).contains(&percent) => Ok((percent * 1e4).round() as u32),
+        _ => Err("not a percentage from 0.001 to 100".to_string()),
+    }
+}
+
+/// Bytes, as `64K`, `2M` or `1G`.
+fn bytes(text: &str) -> Option<u64> {
+    let (number, shift) = match text.strip_suffix(['K', 'M', 'G']) {
+        Some(number) => (
+            number,
+            match &text[number.len()..] {
+                "K" => 10,
+                "M" => 20,
+                _ => 30,
+            },
+        ),
+        None => (text, 0),
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Pages of a region.
+fn region(text: &str) -> Result<u64, String> {
+    match bytes(text) {
+        Some(bytes) if bytes.is_power_of_two() && (4096..=1 << 40).contains(&bytes) => {
+            Ok(bytes / 4096)
+        }
+        _ => Err("not a power of two from 4K to 1024G, such as 64K or 2M".to_string()),
     }
 }
 

@@ -59,7 +59,20 @@ pub const WORKING_SETS: Format = Format {
     line_max: 1 << 20,
 };
 
-const FORMATS: [&Format; 2] = [&EXITS, &WORKING_SETS];
+/// Accesses of a guest's, by `kvmscope sample --record`.
+pub const SAMPLES: Format = Format {
+    key: "kvmscope_sample",
+    version: 1,
+    what: "samples",
+    unit: "a sample",
+    reader: "kvmscope sample --from",
+    about: "Accesses of a KVM guest to its memory, sampled: a line for the session follows, \
+            one for each sample, and one for what was counted. Read it with: kvmscope sample \
+            --from FILE, or kvmscope heatmap --from FILE",
+    line_max: 1 << 24,
+};
+
+const FORMATS: [&Format; 3] = [&EXITS, &WORKING_SETS, &SAMPLES];
 
 /// Where a recording was made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
