@@ -11,6 +11,7 @@
 pub mod columns;
 pub mod device;
 pub mod heat;
+pub mod map;
 pub mod recording;
 #[allow(clippy::module_inception)]
 pub mod sample;

@@ -129,9 +129,12 @@ pub struct Counts {
     pub taken: u64,
     /// Seen, and of a kind that was not asked for.
     pub filtered: u64,
+    /// Mapped again by something else than an access.
+    pub disarmed: u64,
     pub delivered: u64,
     /// For lack of room.
     pub lost: u64,
+    pub waiting: u64,
     pub flushes: u64,
     pub batches: u64,
     /// What it cost the guest, as the kernel estimates.

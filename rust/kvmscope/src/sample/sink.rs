@@ -145,10 +145,10 @@ impl<'a> Sink<'a> {
             delivered,
             lost,
             filtered,
+            waiting,
             ..
         } = *counts;
         let mut text = format!("{taken} samples taken, {delivered} delivered, {lost} lost");
-        let waiting = taken.saturating_sub(delivered).saturating_sub(lost);
         if waiting != 0 {
             text += &format!(", {waiting} left behind");
         }

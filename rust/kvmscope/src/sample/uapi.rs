@@ -4,14 +4,21 @@
 
 #![allow(non_camel_case_types, dead_code, clippy::all)]
 
-pub const KVM_EPT_SAMPLE_VERSION: u32 = 1;
-pub const KVM_EPT_SAMPLE_SWEEP: u32 = 0;
-pub const KVM_EPT_SAMPLE_RANDOM: u32 = 1;
 pub const KVM_EPT_SAMPLE_READ: u32 = 1;
 pub const KVM_EPT_SAMPLE_WRITE: u32 = 2;
 pub const KVM_EPT_SAMPLE_EXEC: u32 = 4;
+pub const KVM_EPT_SAMPLE_VERSION: u32 = 1;
+pub const KVM_EPT_SAMPLE_SWEEP: u32 = 0;
+pub const KVM_EPT_SAMPLE_RANDOM: u32 = 1;
+pub const KVM_EPT_SAMPLE_MAX_RATE: u32 = 1000000;
+pub const KVM_EPT_SAMPLE_MAX_BUDGET: u32 = 1000000;
+pub const KVM_EPT_SAMPLE_BUDGET: u32 = 10000;
+pub const KVM_EPT_SAMPLE_MIN_RECORDS: u32 = 64;
+pub const KVM_EPT_SAMPLE_MAX_RECORDS: u32 = 1048576;
+pub const KVM_EPT_SAMPLE_RECORDS: u32 = 65536;
 pub const KVM_EPT_SAMPLE_TABLE: u32 = 1;
 pub const KVM_EPT_SAMPLE_SLOT_READONLY: u32 = 1;
+pub const KVM_EPT_SAMPLE_IO: u32 = 229;
 pub type __u8 = ::core::ffi::c_uchar;
 pub type __u16 = ::core::ffi::c_ushort;
 pub type __s32 = ::core::ffi::c_int;
@@ -65,17 +72,19 @@ pub struct kvm_ept_sample_stats {
     pub armed: __u64,
     pub taken: __u64,
     pub filtered: __u64,
+    pub disarmed: __u64,
     pub delivered: __u64,
     pub lost: __u64,
-    pub flushes: __u64,
+    pub waiting: __u64,
     pub batches: __u64,
+    pub flushes: __u64,
     pub spent_ns: __u64,
     pub elapsed_ns: __u64,
     pub rate_now: __u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of kvm_ept_sample_stats"][::core::mem::size_of::<kvm_ept_sample_stats>() - 88usize];
+    ["Size of kvm_ept_sample_stats"][::core::mem::size_of::<kvm_ept_sample_stats>() - 104usize];
     ["Alignment of kvm_ept_sample_stats"][::core::mem::align_of::<kvm_ept_sample_stats>() - 8usize];
     ["Offset of field: kvm_ept_sample_stats::size"]
         [::core::mem::offset_of!(kvm_ept_sample_stats, size) - 0usize];
@@ -87,20 +96,24 @@ const _: () = {
         [::core::mem::offset_of!(kvm_ept_sample_stats, taken) - 16usize];
     ["Offset of field: kvm_ept_sample_stats::filtered"]
         [::core::mem::offset_of!(kvm_ept_sample_stats, filtered) - 24usize];
+    ["Offset of field: kvm_ept_sample_stats::disarmed"]
+        [::core::mem::offset_of!(kvm_ept_sample_stats, disarmed) - 32usize];
     ["Offset of field: kvm_ept_sample_stats::delivered"]
-        [::core::mem::offset_of!(kvm_ept_sample_stats, delivered) - 32usize];
+        [::core::mem::offset_of!(kvm_ept_sample_stats, delivered) - 40usize];
     ["Offset of field: kvm_ept_sample_stats::lost"]
-        [::core::mem::offset_of!(kvm_ept_sample_stats, lost) - 40usize];
-    ["Offset of field: kvm_ept_sample_stats::flushes"]
-        [::core::mem::offset_of!(kvm_ept_sample_stats, flushes) - 48usize];
+        [::core::mem::offset_of!(kvm_ept_sample_stats, lost) - 48usize];
+    ["Offset of field: kvm_ept_sample_stats::waiting"]
+        [::core::mem::offset_of!(kvm_ept_sample_stats, waiting) - 56usize];
     ["Offset of field: kvm_ept_sample_stats::batches"]
-        [::core::mem::offset_of!(kvm_ept_sample_stats, batches) - 56usize];
+        [::core::mem::offset_of!(kvm_ept_sample_stats, batches) - 64usize];
+    ["Offset of field: kvm_ept_sample_stats::flushes"]
+        [::core::mem::offset_of!(kvm_ept_sample_stats, flushes) - 72usize];
     ["Offset of field: kvm_ept_sample_stats::spent_ns"]
-        [::core::mem::offset_of!(kvm_ept_sample_stats, spent_ns) - 64usize];
+        [::core::mem::offset_of!(kvm_ept_sample_stats, spent_ns) - 80usize];
     ["Offset of field: kvm_ept_sample_stats::elapsed_ns"]
-        [::core::mem::offset_of!(kvm_ept_sample_stats, elapsed_ns) - 72usize];
+        [::core::mem::offset_of!(kvm_ept_sample_stats, elapsed_ns) - 88usize];
     ["Offset of field: kvm_ept_sample_stats::rate_now"]
-        [::core::mem::offset_of!(kvm_ept_sample_stats, rate_now) - 80usize];
+        [::core::mem::offset_of!(kvm_ept_sample_stats, rate_now) - 96usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -185,6 +198,6 @@ pub const IOCTL_GET_VERSION: kvm_ept_sample_ioctl = 58624;
 pub const IOCTL_START: kvm_ept_sample_ioctl = 1077994753;
 pub const IOCTL_CHANGE: kvm_ept_sample_ioctl = 1077994754;
 pub const IOCTL_STOP: kvm_ept_sample_ioctl = 58627;
-pub const IOCTL_STATS: kvm_ept_sample_ioctl = 3227051268;
+pub const IOCTL_STATS: kvm_ept_sample_ioctl = 3228099844;
 pub const IOCTL_MEMSLOTS: kvm_ept_sample_ioctl = 3222856965;
 pub type kvm_ept_sample_ioctl = ::core::ffi::c_uint;
