@@ -39,6 +39,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod tier;
 mod view;
 mod wss;
 
@@ -65,6 +66,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Wss(args) => wss::run(&kernel, args),
         Command::Heatmap(args) => heatmap::run(&kernel, args),
         Command::Sample(args) => sample::run(&kernel, args),
+        Command::Tier(args) => tier::run(&kernel, args),
         Command::Completions { shell } => shell::completions(*shell),
         Command::Man { directory } => shell::man(directory),
     }
