@@ -70,6 +70,61 @@ impl Space {
         Ok(space)
     }
 
+    /// Has the memory be taken from a NUMA node, as long as it has some.
+    pub fn prefer_node(&self, node: u32) -> Result<()> {
+        const MPOL_PREFERRED: libc::c_int = 1;
+        ensure!(node < 64, "node {node} is none of the first 64");
+        let nodes = 1_u64 << node;
+        // SAFETY: The range is within the mapping, whose contents do not change; one
+        // word of nodes is read, which is how many bits the kernel is told of.
+        let failed = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                self.host(0),
+                self.whole(),
+                MPOL_PREFERRED,
+                &raw const nodes,
+                65,
+                0,
+            )
+        };
+        ensure!(
+            failed == 0,
+            "mbind failed: {}",
+            std::io::Error::last_os_error()
+        );
+        Ok(())
+    }
+
+    /// The NUMA node that each page is on; None of one that is nowhere.
+    pub fn nodes(&self, gfns: std::ops::Range<u64>) -> Result<Vec<Option<u32>>> {
+        assert!(gfns.end * PAGE <= self.whole());
+        let pages: Vec<u64> = gfns.map(|gfn| self.host(gfn * PAGE) as u64).collect();
+        let mut status = vec![0_i32; pages.len()];
+        // SAFETY: The kernel reads as many addresses as there are and writes as many
+        // words to `status`; without nodes to go to it moves nothing.
+        let failed = unsafe {
+            libc::syscall(
+                libc::SYS_move_pages,
+                0,
+                pages.len(),
+                pages.as_ptr(),
+                std::ptr::null::<i32>(),
+                status.as_mut_ptr(),
+                0,
+            )
+        };
+        ensure!(
+            failed == 0,
+            "move_pages failed: {}",
+            std::io::Error::last_os_error()
+        );
+        Ok(status
+            .into_iter()
+            .map(|node| node.try_into().ok())
+            .collect())
+    }
+
     fn advise(&self, offset: u64, size: u64, advice: i32) -> Result<()> {
         assert!(offset + size <= self.size + 2 * SPARE);
         // SAFETY: The range is within the mapping, and no Rust object is in it:

@@ -20,6 +20,7 @@ mod pages;
 mod paging;
 mod race;
 mod refused;
+mod skewed;
 mod sleep;
 mod storm;
 mod tracking;
@@ -51,6 +52,7 @@ enum Command {
     CpuidCost(cost::Args),
     Work(work::Args),
     Dirty(dirty::Args),
+    Skewed(skewed::Args),
     PageCost(page_cost::Args),
     Wss(wss::Args),
     WssStorm(wss_storm::Args),
@@ -69,6 +71,7 @@ fn run(command: Command) -> Result<()> {
         Command::CpuidCost(args) => cost::run(&args),
         Command::Work(args) => work::run(&args),
         Command::Dirty(args) => dirty::run(&args),
+        Command::Skewed(args) => skewed::run(&args),
         Command::PageCost(args) => page_cost::run(&args),
         Command::Wss(args) => wss::run(&args),
         Command::WssStorm(args) => wss_storm::run(&args),

@@ -94,6 +94,19 @@ pub const SEED: u64 = 0x3c;
 pub const WORD: u64 = 0x40;
 /// Sweep: not zero: a pass begins again when it is through.
 pub const REPEAT: u64 = 0x44;
+/// Skew: an access is to a hot page when a random word is less.
+pub const HOT_BELOW: u64 = 0x48;
+/// Skew: the address of the first cold page, and how many there are. The hot ones are
+/// at [`BASE`], [`COUNT`] of them.
+pub const COLD_BASE: u64 = 0x4c;
+/// See [`COLD_BASE`].
+pub const COLD_COUNT: u64 = 0x50;
+/// Skew: accesses until it is done.
+pub const ACCESSES: u64 = 0x54;
+/// Skew: how many of all accesses were to hot pages, and to cold ones.
+pub const HOT_DONE: u64 = 0x58;
+/// See [`HOT_DONE`].
+pub const COLD_DONE: u64 = 0x5c;
 const LIST: u64 = 0x00;
 
 // ESI holds the address of the control page throughout. The same text is
@@ -187,6 +200,38 @@ global_asm!(
         mov [esi + {after} + 4], edx
         out {port_done}, al
         jmp guest_stride\bits
+
+    # So many accesses, each to a random page of the hot or of the cold ones, half of
+    # them stores.
+    guest_skew\bits:
+        mov edi, [esi + {seed}]
+    1:  mov ebp, [esi + {accesses}]
+    2:  imul edi, edi, 1664525
+        add edi, 1013904223
+        cmp edi, [esi + {hot_below}]
+        jae 3f
+        inc dword ptr [esi + {hot_done}]
+        mov ebx, [esi + {base}]
+        mov ecx, [esi + {count}]
+        jmp 4f
+    3:  inc dword ptr [esi + {cold_done}]
+        mov ebx, [esi + {cold_base}]
+        mov ecx, [esi + {cold_count}]
+    4:  imul edi, edi, 1664525
+        add edi, 1013904223
+        mov eax, edi
+        mul ecx
+        shl edx, 12
+        add edx, ebx
+        test edi, 0x10000
+        jz 5f
+        mov [edx], edi
+        jmp 6f
+    5:  mov eax, [edx]
+    6:  dec ebp
+        jnz 2b
+        out {port_done}, al
+        jmp 1b
     .endm
 
     # A new CR3 makes the CPU forget all walks, so that a pass makes each anew.
@@ -225,6 +270,12 @@ global_asm!(
     seed = const SEED,
     word = const WORD,
     repeat = const REPEAT,
+    hot_below = const HOT_BELOW,
+    cold_base = const COLD_BASE,
+    cold_count = const COLD_COUNT,
+    accesses = const ACCESSES,
+    hot_done = const HOT_DONE,
+    cold_done = const COLD_DONE,
     read = const Touch::Read as u32,
     write = const Touch::Write as u32,
     smm_list = const SMM_LIST,
@@ -242,6 +293,8 @@ extern "C" {
     static guest_scribble64: u8;
     static guest_stride32: u8;
     static guest_stride64: u8;
+    static guest_skew32: u8;
+    static guest_skew64: u8;
 }
 
 /// A guest program.
@@ -253,6 +306,8 @@ pub enum Program {
     Scribble,
     /// Stores to pages at equal distances, timed.
     Stride,
+    /// Accesses to hot and to cold pages, so many at a time.
+    Skew,
 }
 
 impl Program {
@@ -265,6 +320,8 @@ impl Program {
             (Program::Scribble, true) => &raw const guest_scribble64,
             (Program::Stride, false) => &raw const guest_stride32,
             (Program::Stride, true) => &raw const guest_stride64,
+            (Program::Skew, false) => &raw const guest_skew32,
+            (Program::Skew, true) => &raw const guest_skew64,
         };
         CODE + (label as u64 - &raw const guest_pages as u64)
     }
@@ -302,7 +359,12 @@ mod tests {
     #[test]
     fn entries_are_in_the_code() {
         let code = CODE..CODE + bytes().len() as u64;
-        for program in [Program::Sweep, Program::Scribble, Program::Stride] {
+        for program in [
+            Program::Sweep,
+            Program::Scribble,
+            Program::Stride,
+            Program::Skew,
+        ] {
             assert!(code.contains(&program.entry(false)), "{program:?}");
             assert!(code.contains(&program.entry(true)), "{program:?}");
         }

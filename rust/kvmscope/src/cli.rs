@@ -11,6 +11,11 @@ use clap_complete::Shell;
 
 use crate::filter::{Filter, Pattern};
 use crate::heatmap::heat::Tables;
+use crate::sample::columns::Order;
+use crate::sample::sample::Access;
+use crate::sample::session::{Setup as SampleSetup, Strategy};
+use crate::sample::wanted::Wanted;
+use crate::tier::policy::Rules;
 use crate::view::{By, Sort};
 use crate::wss::knobs::Setup;
 use crate::wss::which::Which;
@@ -30,6 +35,7 @@ Examples:
   kvmscope report run.kvmscope     look at it
   kvmscope wss                     how much memory each VM works with
   kvmscope heatmap --vm web        which memory, and when
+  kvmscope sample 812 --heat       which memory is hot now
 
 Run it as root: the kernel's tables are in debugfs. `kvmscope help COMMAND` has
 more examples."
@@ -128,6 +134,46 @@ Examples:
   kvmscope heatmap --from run.wss --reads --png run.png
   kvmscope heatmap --from /sys/kernel/debug/kvm/812-11/scope/wss/pages")]
     Heatmap(Heatmap),
+    /// Sample the accesses of a guest to its memory
+    #[command(after_help = "\
+Pages lose their access, by the VM's extended page tables, and the first access to
+each is a sample. So a sample says that a page was accessed since it was armed, and
+the heat of a region, a sum of its samples that halves with each half-life, how many
+of its pages are in use. The guest is slowed down by no more than the budget: the
+rate yields.
+
+It prints the VM's memory slots, which say where its process has a page of the
+guest's, and a line for each sample; with --heat a table of regions. Ctrl-C ends it,
+and what was taken, delivered and lost is said at the end.
+
+Examples:
+  kvmscope sample 812
+  kvmscope sample 812 --access w --rate 200 --no-tables
+  kvmscope sample 812 --gfn 0x100000-0x13ffff --vcpu 0
+  kvmscope sample 812 --heat --half-life 30
+  kvmscope sample 812 --duration 600 --record run.sample
+  kvmscope sample --from run.sample --heat --sort address
+  kvmscope heatmap --from run.sample
+  kvmscope sample 812 --json | jq -c 'select(.sample).sample | [.gfn, .access]'")]
+    Sample(Sample),
+    /// Keep a guest's hot memory on the fast NUMA node
+    #[command(after_help = "\
+The guest's accesses are sampled, and in each interval the hottest regions, as many
+as the fast ratio allows, are moved to the fast node. A region moves only if it has
+been hotter by the tolerance than what must make room for it for the migration delay,
+and as far as the bandwidth goes; what makes room is the coldest. A line for each
+interval says how much of the heat is on the fast node, and what was moved.
+
+The fast node is the first that has CPUs and the slow one the next, if possible one
+without, unless they are given. Pages that other processes map as well stay where
+they are, as do those that are busy; they are counted.
+
+Examples:
+  kvmscope tier 812 --dry-run
+  kvmscope tier 812 --fast-node 0 --slow-node 2 --fast-ratio 0.25
+  kvmscope tier 812 --bandwidth 64M --interval 5 --half-life 60 --weight-w 2
+  kvmscope tier 812 --json | jq -c '[.fast_heat, .to_fast, .to_slow]'")]
+    Tier(Tier),
     /// Start counting from zero, for everyone
     Reset,
     /// Show or switch the counting of exits
@@ -321,6 +367,179 @@ pub struct Heatmap {
 }
 
 #[derive(Args)]
+pub struct Sample {
+    #[command(flatten)]
+    pub whom: Whom,
+    /// Samples per second
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub rate: u32,
+    /// Kinds of access: any of r, w and x
+    #[arg(long, value_name = "KINDS", default_value = "rwx")]
+    pub access: Access,
+    /// Which pages are watched
+    #[arg(long, value_name = "HOW", default_value = "random")]
+    pub strategy: Strategy,
+    /// What it may cost, in per cent of the guest's time
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent)]
+    pub budget: u32,
+    #[command(flatten)]
+    pub wanted: Wanted,
+    /// End after so many seconds
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<Duration>,
+    /// Show how hot regions are, rather than each sample
+    #[arg(long)]
+    pub heat: bool,
+    /// The time in which heat halves
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub half_life: Duration,
+    /// The size of a region, a power of two
+    #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = region)]
+    pub region: u64,
+    /// Which regions come first
+    #[arg(short, long, value_name = "HOW", default_value = "heat")]
+    pub sort: Order,
+    /// Print JSON, a line for each sample, or with --heat for each region
+    #[arg(long)]
+    pub json: bool,
+    /// Store all samples as well, wanted or not
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Replace the recording if it exists
+    #[arg(short, long, requires = "record")]
+    pub force: bool,
+    /// Show a recording instead, - being standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Whom", "rate", "access", "strategy", "budget", "duration", "record"])]
+    pub from: Option<PathBuf>,
+}
+
+impl Sample {
+    pub fn setup(&self) -> SampleSetup {
+        SampleSetup {
+            pid: self.whom.pid.unwrap_or(0),
+            vm_fd: self.whom.which.vm_fd,
+            strategy: self.strategy,
+            access: self.access,
+            rate: self.rate,
+            budget_ppm: self.budget,
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Tier {
+    /// The process that runs the guest
+    #[arg(value_name = "PID", value_parser = pid())]
+    pub pid: u32,
+    #[command(flatten)]
+    pub which: WhichOf,
+    /// The node for what is hot
+    #[arg(long, value_name = "NODE")]
+    pub fast_node: Option<u32>,
+    /// The node for what is cold
+    #[arg(long, value_name = "NODE")]
+    pub slow_node: Option<u32>,
+    /// As much of the guest's memory may be on the fast node
+    #[arg(long, value_name = "SHARE", default_value = "0.5", value_parser = share)]
+    pub fast_ratio: f64,
+    /// How much hotter a region must be than the one that makes room for it
+    #[arg(long, value_name = "SHARE", default_value = "0.5", value_parser = weight)]
+    pub tolerance: f64,
+    /// The time in which heat halves
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub half_life: Duration,
+    /// What a read adds to heat
+    #[arg(long, value_name = "W", default_value = "1", value_parser = weight)]
+    pub weight_r: f64,
+    /// What a write adds to heat
+    #[arg(long, value_name = "W", default_value = "1", value_parser = weight)]
+    pub weight_w: f64,
+    /// What an execution adds to heat
+    #[arg(long, value_name = "W", default_value = "1", value_parser = weight)]
+    pub weight_x: f64,
+    /// How long a region must have been on the wrong node
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = delay)]
+    pub migration_delay: Duration,
+    /// Wait so many seconds between moves
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub interval: Duration,
+    /// Bytes per second that may be moved
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = bandwidth)]
+    pub bandwidth: u64,
+    /// The size of a region, a power of two
+    #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = region)]
+    pub region: u64,
+    /// Samples per second
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub rate: u32,
+    /// What sampling may cost, in per cent of the guest's time
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent)]
+    pub budget: u32,
+    /// Move nothing, and say what would be
+    #[arg(long)]
+    pub dry_run: bool,
+    /// End after so many seconds
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<Duration>,
+    /// Print JSON, a line for each interval
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Tier {
+    pub fn setup(&self) -> SampleSetup {
+        let kinds = [
+            (self.weight_r, Access::READ),
+            (self.weight_w, Access::WRITE),
+            (self.weight_x, Access::EXECUTE),
+        ];
+        let weighty = kinds.iter().filter(|(weight, _)| *weight > 0.0);
+        let access = weighty.fold(0, |bits, (_, kind)| bits | kind.bits());
+        SampleSetup {
+            pid: self.pid,
+            vm_fd: self.which.vm_fd,
+            strategy: Strategy::Random,
+            access: Access::from_bits(access),
+            rate: self.rate,
+            budget_ppm: self.budget,
+        }
+    }
+
+    pub fn rules(&self) -> Rules {
+        Rules {
+            half_life: self.half_life,
+            read: self.weight_r,
+            write: self.weight_w,
+            execute: self.weight_x,
+            delay: self.migration_delay,
+            bandwidth: self.bandwidth,
+            fast_ratio: self.fast_ratio,
+            tolerance: self.tolerance,
+            pages: self.region,
+            interval: self.interval,
+        }
+    }
+}
+
+/// The one VM that is sampled.
+#[derive(Args)]
+pub struct Whom {
+    /// The process that runs the guest
+    #[arg(value_name = "PID", required_unless_present = "from", value_parser = pid())]
+    pub pid: Option<u32>,
+    #[command(flatten)]
+    pub which: WhichOf,
+}
+
+/// Which of a process's VMs.
+#[derive(Args)]
+pub struct WhichOf {
+    /// Which of its VMs, by its file descriptor, as in PID-FD
+    #[arg(long = "vm", value_name = "FD", value_parser = value_parser!(u32).range(..=0x7fff_ffff))]
+    pub vm_fd: Option<u32>,
+}
+
+#[derive(Args)]
 pub struct Switch {
     /// What it should be; without it, print what it is
     pub state: Option<State>,
@@ -366,11 +585,75 @@ impl Look {
     }
 }
 
+fn pid() -> impl clap::builder::TypedValueParser<Value = u32> {
+    value_parser!(u32).range(1..=0x7fff_ffff)
+}
+
 /// Milliseconds of a period, within the kernel's bounds.
 pub fn period(text: &str) -> Result<u64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.01..=3600.0).contains(&seconds) => Ok((seconds * 1e3).round() as u64),
         _ => Err("not a number of seconds from 0.01 to 3600".to_string()),
+    }
+}
+
+/// Per cent, as millionths.
+fn percent(text: &str) -> Result<u32, String> {
+    match text.trim_end_matches('%').parse::<f64>() {
+        Ok(percent) if (0.001..=100.0).contains(&percent) => Ok((percent * 1e4).round() as u32),
+        _ => Err("not a percentage from 0.001 to 100".to_string()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("not a number from 0 to 1".to_string()),
+    }
+}
+
+fn weight(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(weight) if (0.0..=1e6).contains(&weight) => Ok(weight),
+        _ => Err("not a number from 0 to 1000000".to_string()),
+    }
+}
+
+fn delay(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("not a number of seconds from 0 to 86400".to_string()),
+    }
+}
+
+fn bandwidth(text: &str) -> Result<u64, String> {
+    let bytes = bytes(text).filter(|bytes| (4096..=1 << 50).contains(bytes));
+    bytes.ok_or("not a number of bytes from 4K on, such as 64M".to_string())
+}
+
+/// Bytes, as `64K`, `2M` or `1G`.
+fn bytes(text: &str) -> Option<u64> {
+    let (number, shift) = match text.strip_suffix(['K', 'M', 'G']) {
+        Some(number) => (
+            number,
+            match &text[number.len()..] {
+                "K" => 10,
+                "M" => 20,
+                _ => 30,
+            },
+        ),
+        None => (text, 0),
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Pages of a region.
+fn region(text: &str) -> Result<u64, String> {
+    match bytes(text) {
+        Some(bytes) if bytes.is_power_of_two() && (4096..=1 << 40).contains(&bytes) => {
+            Ok(bytes / 4096)
+        }
+        _ => Err("not a power of two from 4K to 1024G, such as 64K or 2M".to_string()),
     }
 }
 

@@ -9,8 +9,8 @@
 //! - `view` filters, adds up and sorts what happened in an interval;
 //! - `columns` with `text` and `screen`, `records` and `metrics` show it.
 //!
-//! `wss` and `heatmap` are about memory rather than exits, and have directories of
-//! their own.
+//! `wss`, `heatmap`, `sample` and `tier` are about memory rather than exits, and have
+//! directories of their own.
 
 mod cli;
 mod columns;
@@ -29,6 +29,7 @@ mod record;
 mod recording;
 mod records;
 mod report;
+mod sample;
 mod screen;
 mod shell;
 mod signals;
@@ -38,6 +39,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod tier;
 mod view;
 mod wss;
 
@@ -63,6 +65,8 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Report(args) => report::run(args),
         Command::Wss(args) => wss::run(&kernel, args),
         Command::Heatmap(args) => heatmap::run(&kernel, args),
+        Command::Sample(args) => sample::run(&kernel, args),
+        Command::Tier(args) => tier::run(&kernel, args),
         Command::Completions { shell } => shell::completions(*shell),
         Command::Man { directory } => shell::man(directory),
     }

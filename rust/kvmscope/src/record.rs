@@ -10,7 +10,7 @@ use crate::cli::Record;
 use crate::kernel::Kernel;
 use crate::latency::Latency;
 use crate::output::create_new;
-use crate::recording::{uname, Writer};
+use crate::recording::{Head, Writer, EXITS};
 use crate::say;
 use crate::signals::Stop;
 
@@ -27,7 +27,7 @@ pub fn run(kernel: &Kernel, args: &Record) -> Result<()> {
     };
 
     let write = || -> Result<usize> {
-        let mut recording = Writer::new(out, uname("hostname"), uname("osrelease"))?;
+        let mut recording = Writer::new(out, &EXITS, &Head::here())?;
         recording.write(&first)?;
         let mut snapshots = 1;
 

@@ -9,12 +9,13 @@ use crate::columns::{duration, harmless};
 use crate::dump::check_filter;
 use crate::interval::{Interval, Tracker};
 use crate::output::{open, print, Output};
-use crate::recording::Reader;
+use crate::recording::{Reader, EXITS};
+use crate::snapshot::Snapshot;
 
 pub fn run(args: &Report) -> Result<()> {
     let file = args.file.display();
-    let mut reader = Reader::new(open(&args.file)?).with_context(|| file.to_string())?;
-    let mut next = || reader.read().with_context(|| file.to_string());
+    let mut reader = Reader::new(open(&args.file)?, &EXITS).with_context(|| file.to_string())?;
+    let mut next = || reader.read::<Snapshot>().with_context(|| file.to_string());
 
     // All of it is checked before any of it is printed; only CSV, which has a
     // row for each interval, may be too long to keep.

@@ -13,19 +13,37 @@ pub fn text(view: &View) -> String {
 
 pub fn table(columns: &[Column]) -> String {
     let widths: Vec<usize> = columns.iter().map(Column::width).collect();
-    let mut text = head(columns, &widths);
-    let rows = columns.first().map_or(0, |column| column.cells.len());
-    for row in 0..rows {
-        text.push_str(&line(columns, &widths, &|column| &column.cells[row]));
-    }
-    text
+    head(columns, &widths) + &rows(columns, &widths)
 }
 
-pub fn head(columns: &[Column], widths: &[usize]) -> String {
+/// The rows, and the head before the first ones. What is yet to come may be wider;
+/// columns never become narrower.
+pub fn more(widths: &mut Vec<usize>, columns: &[Column]) -> String {
+    const LEAST: usize = 7;
+    let is_first = widths.is_empty();
+    widths.resize(columns.len(), LEAST);
+    for (width, column) in widths.iter_mut().zip(columns) {
+        *width = column.width().max(*width);
+    }
+    let mut text = String::new();
+    if is_first {
+        text = head(columns, widths);
+    }
+    text + &rows(columns, widths)
+}
+
+fn rows(columns: &[Column], widths: &[usize]) -> String {
+    let rows = columns.first().map_or(0, |column| column.cells.len());
+    (0..rows)
+        .map(|row| line(columns, widths, &|column| &column.cells[row]))
+        .collect()
+}
+
+fn head(columns: &[Column], widths: &[usize]) -> String {
     line(columns, widths, &|column| column.head)
 }
 
-pub fn line<'a>(
+fn line<'a>(
     columns: &'a [Column],
     widths: &[usize],
     cell: &dyn Fn(&'a Column) -> &'a str,

@@ -430,8 +430,8 @@ fn recordings_that_are_none() {
             assert!(said.starts_with(&format!("kvmscope: {file}: ")), "{said}");
             said
         };
-        assert!(from("").ends_with("not a recording of working sets"));
-        assert!(from("\u{0}\u{1}garbage").ends_with("not a recording of working sets"));
+        assert!(from("").contains("not a recording of working sets"));
+        assert!(from("\u{0}\u{1}garbage").contains("not a recording of working sets"));
         assert!(from("{\"kvmscope_wss\":9}\n").contains("format is version 9"));
         assert!(from("{\"kvmscope_recording\":1}\n").contains("kvmscope report reads it"));
         let head = "{\"kvmscope_wss\":1,\"about\":\"\",\"host\":\"h\",\"kernel\":\"k\"}\n";

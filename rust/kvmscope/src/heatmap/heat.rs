@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use clap::ValueEnum;
 
+use crate::cli::Heatmap;
 use crate::heatmap::axis::{grains, union, Axis, Row};
 use crate::heatmap::source::Source;
 use crate::wss::pages::{Pages, Run};
@@ -22,11 +23,43 @@ pub enum Tables {
     Omit,
 }
 
+/// What makes memory hot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    Written,
+    Accessed,
+    /// Sampled accesses, next to those of the hottest memory.
+    Sampled,
+}
+
+impl What {
+    pub fn word(self) -> &'static str {
+        match self {
+            What::Written => "written",
+            What::Accessed => "accessed",
+            What::Sampled => "sampled",
+        }
+    }
+}
+
 /// What is hot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject {
-    pub reads: bool,
+    pub what: What,
     pub tables: Tables,
+}
+
+impl Subject {
+    pub fn new(source: &Source, args: &Heatmap) -> Subject {
+        Subject {
+            what: match args.reads {
+                _ if source.sampled => What::Sampled,
+                true => What::Accessed,
+                false => What::Written,
+            },
+            tables: args.tables,
+        }
+    }
 }
 
 pub struct Heat {
@@ -99,7 +132,7 @@ fn column_of(axis: &Axis, slots: &[crate::heatmap::source::Slot], subject: Subje
     let mut hot = vec![[0.0; 2]; axis.rows.len()];
     let mut known = 0_u64;
     for pages in slots.iter().filter_map(|slot| slot.pages.as_ref()) {
-        if subject.reads && !pages.reads {
+        if subject.what == What::Accessed && !pages.reads {
             continue;
         }
         known += 1;
@@ -131,7 +164,7 @@ fn column_of(axis: &Axis, slots: &[crate::heatmap::source::Slot], subject: Subje
 fn share(run: &Run, pages: &Pages, subject: Subject) -> f64 {
     if run.kind.table && subject.tables == Tables::Omit {
         0.0
-    } else if subject.reads {
+    } else if subject.what == What::Accessed {
         f64::from(u8::from(run.kind.read))
     } else {
         f64::from(run.kind.count) / f64::from(pages.intervals)

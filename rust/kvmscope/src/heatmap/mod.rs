@@ -33,7 +33,7 @@ use source::Source;
 
 pub fn run(kernel: &Kernel, args: &Heatmap) -> Result<()> {
     let sources = match &args.from {
-        Some(file) => source::read(file, &args.which)?,
+        Some(file) => source::read(file, args)?,
         None => source::watch(kernel, args, &Stop::install()?)?,
     };
     check_reads(&sources, args)?;
@@ -71,7 +71,7 @@ fn check_reads(sources: &[Source], args: &Heatmap) -> Result<()> {
     if !args.reads {
         return Ok(());
     }
-    for source in sources {
+    for source in sources.iter().filter(|source| !source.sampled) {
         let mut pages = source.slots.iter().filter_map(|slot| slot.pages.as_ref());
         if !pages.any(|pages| pages.reads) {
             bail!("{}: reads were not measured", source.name());

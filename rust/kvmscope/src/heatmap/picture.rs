@@ -6,7 +6,7 @@ use crate::cli::Heatmap;
 use crate::heatmap::axis::Row;
 use crate::heatmap::canvas::{Anchor, Canvas, Rect};
 use crate::heatmap::color::{of_cell, of_scale, Color, COLD, FOLD, INK, LINE, PAPER, SHADES};
-use crate::heatmap::heat::{share_at, size_text, time_text, Heat, Subject};
+use crate::heatmap::heat::{share_at, size_text, time_text, Heat, Subject, What};
 use crate::heatmap::source::Source;
 use crate::heatmap::text::address;
 
@@ -14,10 +14,7 @@ use crate::heatmap::text::address;
 const CELL: u32 = 3;
 
 pub fn draw(canvas: &mut impl Canvas, source: &Source, args: &Heatmap) {
-    let subject = Subject {
-        reads: args.reads,
-        tables: args.tables,
-    };
+    let subject = Subject::new(source, args);
     let (width, height) = canvas.size();
     let (letter, line) = (canvas.advance(), canvas.zoom() * 11);
     let plot = Rect {
@@ -62,7 +59,7 @@ fn frame(plot: Rect) -> Rect {
 }
 
 fn title(canvas: &mut impl Canvas, source: &Source, heat: &Heat, subject: Subject, plot: Rect) {
-    let what = if subject.reads { "accessed" } else { "written" };
+    let what = subject.what.word();
     let text = format!(
         "{}: memory {what}, {} {} in rows of {}",
         source.name(),
@@ -238,11 +235,12 @@ fn legend(canvas: &mut impl Canvas, heat: &Heat, subject: Subject, plot: Rect) {
         let text = format!("{}%", (share_at(scale) * 1e3).round() / 10.0);
         canvas.text(bar.x + bar.width + letter / 2, y, Anchor::Start, &text, INK);
     }
-    let mut text = if subject.reads {
-        "share of pages accessed in a period".to_string()
-    } else {
-        "share of pages and sub-intervals written".to_string()
-    };
+    let mut text = match subject.what {
+        What::Written => "share of pages and sub-intervals written",
+        What::Accessed => "share of pages accessed in a period",
+        What::Sampled => "samples of a period, next to the most in any 2 MiB",
+    }
+    .to_string();
     if has_tables {
         text.push_str("; blue: page tables");
     }

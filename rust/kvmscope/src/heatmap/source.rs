@@ -13,6 +13,8 @@ use crate::cli::Heatmap;
 use crate::columns::harmless;
 use crate::kernel::Kernel;
 use crate::output::open;
+use crate::recording::{Reader as Lines, SAMPLES, WORKING_SETS};
+use crate::sample::map;
 use crate::say;
 use crate::signals::Stop;
 use crate::snapshot::VmId;
@@ -20,7 +22,6 @@ use crate::wss::pages::{read_pages, Pages, MAGIC};
 use crate::wss::period::Period;
 use crate::wss::recording::Reader;
 use crate::wss::watch::Watch;
-use crate::wss::which::Which;
 
 /// As long as a kernel's `pages` may be: that of a guest with 3 TiB.
 const PAGES_FILE_MAX: u64 = 1 << 30;
@@ -29,6 +30,8 @@ const PAGES_FILE_MAX: u64 = 1 << 30;
 pub struct Source {
     /// None when only its pages are known.
     vm: Option<(VmId, String)>,
+    /// Its periods count samples.
+    pub sampled: bool,
     pub slots: Vec<Slot>,
 }
 
@@ -44,7 +47,11 @@ pub struct Slot {
 impl Source {
     #[cfg(test)]
     pub fn of_slots(slots: Vec<Slot>) -> Source {
-        Source { vm: None, slots }
+        Source {
+            vm: None,
+            sampled: false,
+            slots,
+        }
     }
 
     pub fn name(&self) -> String {
@@ -75,6 +82,7 @@ impl Gathered {
         let name = period.about.name;
         let source = self.0.entry(period.vm).or_insert_with(|| Source {
             vm: Some((period.vm, name)),
+            sampled: false,
             slots: Vec::new(),
         });
         source.slots.push(Slot {
@@ -98,7 +106,7 @@ impl Gathered {
 }
 
 /// From a recording, or a kernel's `pages`.
-pub fn read(file: &Path, which: &Which) -> Result<Vec<Source>> {
+pub fn read(file: &Path, args: &Heatmap) -> Result<Vec<Source>> {
     let name = file.display();
     let mut input = open(file)?;
     let mut first = Vec::new();
@@ -110,7 +118,7 @@ pub fn read(file: &Path, which: &Which) -> Result<Vec<Source>> {
         let rest = input.take(PAGES_FILE_MAX);
         pages_file(first, rest).map(|source| vec![source])
     } else {
-        recording(Cursor::new(first).chain(input), which)
+        recording(Cursor::new(first).chain(input), args)
     };
     sources.with_context(|| name.to_string())
 }
@@ -120,6 +128,7 @@ fn pages_file(mut bytes: Vec<u8>, mut rest: impl Read) -> Result<Source> {
     let pages = read_pages(&bytes)?.context("no period has ended")?;
     Ok(Source {
         vm: None,
+        sampled: false,
         slots: vec![Slot {
             start_ns: pages.start_ns,
             duration_ns: pages.duration_ns,
@@ -128,12 +137,16 @@ fn pages_file(mut bytes: Vec<u8>, mut rest: impl Read) -> Result<Source> {
     })
 }
 
-fn recording(input: impl std::io::BufRead, which: &Which) -> Result<Vec<Source>> {
-    let mut reader = Reader::new(input)?;
+fn recording(input: impl std::io::BufRead, args: &Heatmap) -> Result<Vec<Source>> {
+    let lines = Lines::of_any(input, &[&WORKING_SETS, &SAMPLES])?;
+    if lines.format() == &SAMPLES {
+        return samples(lines, args);
+    }
+    let mut reader = Reader::of(lines);
     let mut gathered = Gathered::default();
     let mut others = 0;
     while let Some(period) = reader.read()? {
-        if which.wants(period.vm, &period.about) {
+        if args.which.wants(period.vm, &period.about) {
             gathered.add(period);
         } else {
             others += 1;
@@ -144,6 +157,20 @@ fn recording(input: impl std::io::BufRead, which: &Which) -> Result<Vec<Source>>
         bail!("there is no period in it");
     }
     gathered.finish()
+}
+
+/// Of all accesses, or of writes, as with working sets.
+fn samples(lines: Lines<impl std::io::BufRead>, args: &Heatmap) -> Result<Vec<Source>> {
+    let (begin, slots) = map::read(lines, !args.reads)?;
+    ensure!(
+        args.which.wants(begin.vm, &begin.about),
+        "the filter matches no VM in it"
+    );
+    Ok(vec![Source {
+        vm: Some((begin.vm, begin.about.name)),
+        sampled: true,
+        slots,
+    }])
 }
 
 /// From VMs, for as long as asked.

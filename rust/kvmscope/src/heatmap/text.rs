@@ -71,10 +71,7 @@ impl Style {
 }
 
 pub fn draw(source: &Source, args: &Heatmap, style: &Style) -> String {
-    let subject = Subject {
-        reads: args.reads,
-        tables: args.tables,
-    };
+    let subject = Subject::new(source, args);
     // A line each for the head, the time axis, its labels and the scale.
     let rows = style.height - 4;
     let highest = source.slots.iter().filter_map(|slot| slot.pages.as_ref());
@@ -109,7 +106,7 @@ pub fn draw(source: &Source, args: &Heatmap, style: &Style) -> String {
 }
 
 fn title(source: &Source, heat: &Heat, subject: Subject) -> String {
-    let what = if subject.reads { "accessed" } else { "written" };
+    let what = subject.what.word();
     let periods = source.slots.len();
     let per_column = heat.columns.first().map_or(1, |column| column.len());
     let columns = match per_column {

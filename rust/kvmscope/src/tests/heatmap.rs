@@ -9,14 +9,14 @@ use proptest::prelude::*;
 
 use crate::cli::{Cli, Command, Heatmap};
 use crate::heatmap::axis::{union, Axis, Row};
-use crate::heatmap::heat::{scale, share_at, size_text, time_text, Heat, Subject, Tables};
+use crate::heatmap::heat::{scale, share_at, size_text, time_text, Heat, Subject, Tables, What};
 use crate::heatmap::png::Png;
 use crate::heatmap::source::{Slot, Source};
 use crate::heatmap::{canvas::Canvas, picture, text};
 use crate::wss::pages::{Kind, Pages, Run};
 
 const WRITES: Subject = Subject {
-    reads: false,
+    what: What::Written,
     tables: Tables::Mark,
 };
 
@@ -81,7 +81,7 @@ fn shares() {
     assert_eq!(heat.cells[0][0].share, 0.75);
 
     let reads = Subject {
-        reads: true,
+        what: What::Accessed,
         tables: Tables::Omit,
     };
     let heat = Heat::new(&source(), reads, 80, 9, 1);
@@ -180,7 +180,8 @@ proptest! {
     /// Whatever there is to draw: no share beyond its bounds, no line too long.
     #[test]
     fn drawings(source in any_source(), width in 40..200_usize, height in 8..60_usize, reads in any::<bool>()) {
-        let subject = Subject { reads, tables: Tables::Mark };
+        let what = if reads { What::Accessed } else { What::Written };
+        let subject = Subject { what, tables: Tables::Mark };
         let heat = Heat::new(&source, subject, width, height, 1);
         prop_assert!(heat.columns.len() <= width);
         for cell in heat.cells.iter().flatten() {

@@ -5,8 +5,11 @@
 mod format;
 mod heatmap;
 mod recording;
+pub mod sample;
 mod screen;
 mod subtraction;
+mod tier;
+mod tiering;
 mod times;
 pub mod views;
 mod wss;

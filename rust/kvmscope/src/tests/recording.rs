@@ -5,13 +5,13 @@
 use proptest::prelude::*;
 
 use crate::interval::{Interval, Tracker};
-use crate::recording::{Reader, Writer};
+use crate::recording::{Head, Reader, Writer, EXITS};
 use crate::snapshot::Snapshot;
 
 const RUN: &[u8] = include_bytes!("../../tests/data/run.kvmscope");
 
 fn read(bytes: &[u8]) -> Result<Vec<Snapshot>, String> {
-    let mut reader = Reader::new(bytes).map_err(|e| format!("{e:#}"))?;
+    let mut reader = Reader::new(bytes, &EXITS).map_err(|e| format!("{e:#}"))?;
     let mut snapshots = Vec::new();
     while let Some(snapshot) = reader.read().map_err(|e| format!("{e:#}"))? {
         snapshots.push(snapshot);
@@ -24,12 +24,16 @@ fn what_is_written_is_read() {
     let snapshots = read(RUN).unwrap();
     assert_eq!(snapshots.len(), 6);
     let mut again = Vec::new();
-    let mut writer = Writer::new(&mut again, "host".to_string(), "6.12".to_string()).unwrap();
+    let head = Head {
+        host: "host".to_string(),
+        kernel: "6.12".to_string(),
+    };
+    let mut writer = Writer::new(&mut again, &EXITS, &head).unwrap();
     for snapshot in &snapshots {
         writer.write(snapshot).unwrap();
     }
     assert_eq!(read(&again).unwrap(), snapshots);
-    let reader = Reader::new(&again[..]).unwrap();
+    let reader = Reader::new(&again[..], &EXITS).unwrap();
     assert_eq!((&*reader.head.host, &*reader.head.kernel), ("host", "6.12"));
 }
 

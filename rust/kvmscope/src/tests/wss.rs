@@ -4,6 +4,7 @@
 
 use proptest::prelude::*;
 
+use crate::recording::Head;
 use crate::snapshot::{About, VmId};
 use crate::wss::columns::{columns, percentile_columns};
 use crate::wss::estimate::{read_estimate, read_history, Estimate};
@@ -258,7 +259,11 @@ fn read(bytes: &[u8]) -> Result<Vec<Period>, String> {
 
 fn written(periods: &[Period]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut writer = Writer::new(&mut bytes, "host".to_string(), "6.12".to_string()).unwrap();
+    let head = Head {
+        host: "host".to_string(),
+        kernel: "6.12".to_string(),
+    };
+    let mut writer = Writer::new(&mut bytes, &head).unwrap();
     for period in periods {
         writer.write(period).unwrap();
     }
@@ -279,7 +284,10 @@ fn what_is_written_is_read() {
     let again = written(&periods);
     assert_eq!(read(&again).unwrap(), periods);
     let reader = Reader::new(&again[..]).unwrap();
-    assert_eq!((&*reader.head.host, &*reader.head.kernel), ("host", "6.12"));
+    assert_eq!(
+        (&*reader.head().host, &*reader.head().kernel),
+        ("host", "6.12")
+    );
 }
 
 #[test]

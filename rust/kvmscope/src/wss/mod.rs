@@ -109,7 +109,7 @@ fn replay(file: &Path, args: &Wss) -> Result<()> {
     let name = file.display();
     let mut reader = Reader::new(open(file)?).with_context(|| name.to_string())?;
     let mut sink = Sink::new(args, false)?;
-    sink.introduce(&reader.head)?;
+    sink.introduce(reader.head())?;
     let mut others = BTreeSet::new();
     while let Some(period) = reader.read().with_context(|| name.to_string())? {
         if args.which.wants(period.vm, &period.about) {

@@ -2,38 +2,23 @@
 
 //! A file of periods, as `kvmscope wss --record` writes it.
 //!
-//! It is text: a line of JSON that says what it is and where it was made, then one
-//! for each period of each VM, and after each as many lines with its pages as it
-//! says (see `runs`). A recording that was cut short can be read as far as it goes.
+//! A line for each period of each VM, and after each as many lines with its pages as
+//! it says (see `runs`).
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, Write};
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::recording::{version, write_line};
-use crate::say;
+use crate::recording::{self, Head, WORKING_SETS};
 use crate::snapshot::{About, VmId};
 use crate::wss::estimate::Estimate;
 use crate::wss::pages::Pages;
 use crate::wss::period::Period;
 use crate::wss::runs::{decode, encode};
 
-const VERSION: u32 = 1;
-/// No line of ours is nearly as long.
-const LINE_MAX: u64 = 1 << 20;
 /// As many runs as a period may have that is read: 1 GiB of them.
 const RUNS_MAX: usize = 1 << 26;
-
-/// The first line.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Head {
-    kvmscope_wss: u32,
-    /// For who finds the file.
-    about: String,
-    pub host: String,
-    pub kernel: String,
-}
 
 #[derive(Serialize, Deserialize)]
 struct PeriodLine {
@@ -60,21 +45,11 @@ struct PagesLine {
     pages: String,
 }
 
-pub struct Writer<W: Write>(W);
+pub struct Writer<W: Write>(recording::Writer<W>);
 
 impl<W: Write> Writer<W> {
-    pub fn new(mut out: W, host: String, kernel: String) -> Result<Writer<W>> {
-        let head = Head {
-            kvmscope_wss: VERSION,
-            about: "Working sets of KVM's guests: a line for each period of each VM follows, \
-                    then lines with its pages. Read it with: kvmscope wss --from FILE, or \
-                    kvmscope heatmap --from FILE"
-                .to_string(),
-            host,
-            kernel,
-        };
-        write_line(&mut out, &head)?;
-        Ok(Writer(out))
+    pub fn new(out: W, head: &Head) -> Result<Writer<W>> {
+        Ok(Writer(recording::Writer::new(out, &WORKING_SETS, head)?))
     }
 
     pub fn write(&mut self, period: &Period) -> Result<()> {
@@ -92,51 +67,35 @@ impl<W: Write> Writer<W> {
                 reads: pages.reads,
             }),
         };
-        write_line(&mut self.0, &line)?;
+        self.0.write(&line)?;
         for pages in lines {
-            write_line(&mut self.0, &PagesLine { pages })?;
+            self.0.write(&PagesLine { pages })?;
         }
         Ok(())
     }
 }
 
-pub struct Reader<R: BufRead> {
-    input: R,
-    pub head: Head,
-    line: usize,
-}
+pub struct Reader<R: BufRead>(recording::Reader<R>);
 
 impl<R: BufRead> Reader<R> {
-    pub fn new(mut input: R) -> Result<Reader<R>> {
-        let mut first = Vec::new();
-        input
-            .by_ref()
-            .take(LINE_MAX)
-            .read_until(b'\n', &mut first)?;
-        match version(&first, "kvmscope_wss") {
-            Some(is) if is == u64::from(VERSION) => {}
-            Some(is) => {
-                bail!("its format is version {is}, and this kvmscope reads version {VERSION}")
-            }
-            None if version(&first, "kvmscope_recording").is_some() => {
-                bail!("it is a recording of exits: kvmscope report reads it")
-            }
-            None => bail!("it is not a recording of working sets"),
-        }
-        Ok(Reader {
-            input,
-            head: serde_json::from_slice(&first).context("line 1")?,
-            line: 1,
-        })
+    pub fn new(input: R) -> Result<Reader<R>> {
+        Ok(Reader(recording::Reader::new(input, &WORKING_SETS)?))
+    }
+
+    /// Of a file that turned out to be one of working sets.
+    pub fn of(lines: recording::Reader<R>) -> Reader<R> {
+        Reader(lines)
+    }
+
+    pub fn head(&self) -> &Head {
+        &self.0.head
     }
 
     /// None at the end.
     pub fn read(&mut self) -> Result<Option<Period>> {
-        let Some(line) = self.next_line(false)? else {
+        let Some(line) = self.0.read::<PeriodLine>()? else {
             return Ok(None);
         };
-        let line: PeriodLine =
-            serde_json::from_slice(&line).with_context(|| format!("line {}", self.line))?;
         let pages = match line.pages {
             None => None,
             Some(ahead) => match self.pages(&ahead, &line.estimate)? {
@@ -158,21 +117,19 @@ impl<R: BufRead> Reader<R> {
         ensure!(
             ahead.intervals != 0,
             "line {}: there are no sub-intervals",
-            self.line
+            self.0.line
         );
         let (mut runs, mut at) = (Vec::new(), 0);
         for _ in 0..ahead.lines {
-            let Some(line) = self.next_line(true)? else {
+            let Some(PagesLine { pages }) = self.0.read_more()? else {
                 return Ok(None);
             };
-            let decoded = serde_json::from_slice(&line)
-                .map_err(anyhow::Error::from)
-                .and_then(|PagesLine { pages }| decode(&pages, at, ahead.intervals, &mut runs));
-            at = decoded.with_context(|| format!("line {}", self.line))?;
+            at = decode(&pages, at, ahead.intervals, &mut runs)
+                .with_context(|| format!("line {}", self.0.line))?;
             ensure!(
                 runs.len() <= RUNS_MAX,
                 "line {}: more runs of pages than there is room for",
-                self.line
+                self.0.line
             );
         }
         Ok(Some(Pages {
@@ -184,27 +141,5 @@ impl<R: BufRead> Reader<R> {
             reads: ahead.reads,
             runs,
         }))
-    }
-
-    /// Without its end. None at the end of the file, which is too early within a
-    /// line or where a line must follow.
-    fn next_line(&mut self, must_follow: bool) -> Result<Option<Vec<u8>>> {
-        let mut line = Vec::new();
-        let mut input = self.input.by_ref().take(LINE_MAX);
-        input.read_until(b'\n', &mut line)?;
-        self.line += 1;
-        if line.last() == Some(&b'\n') {
-            line.pop();
-            return Ok(Some(line));
-        }
-        ensure!(
-            (line.len() as u64) < LINE_MAX,
-            "line {} is longer than any that kvmscope writes",
-            self.line
-        );
-        if must_follow || !line.is_empty() {
-            say("the recording was cut short: it ends within a period");
-        }
-        Ok(None)
     }
 }

@@ -10,12 +10,12 @@ use anyhow::{Context, Result};
 use crate::cli::Wss;
 use crate::columns::harmless;
 use crate::output::{create, create_new, print};
-use crate::recording::uname;
-use crate::text::{head, line, table};
+use crate::recording::Head;
+use crate::text::{more, table};
 use crate::wss::columns::{columns, percentile_columns};
 use crate::wss::percentiles::Distribution;
 use crate::wss::period::Period;
-use crate::wss::recording::{Head, Writer};
+use crate::wss::recording::Writer;
 use crate::wss::records::{write_json, write_percentiles_json, Csv};
 
 pub struct Sink {
@@ -57,7 +57,7 @@ impl Sink {
         };
         let recording = args.record.as_ref().map(|path| {
             let out = create_new(path, args.force)?;
-            Writer::new(out, uname("hostname"), uname("osrelease"))
+            Writer::new(out, &Head::here())
         });
         Ok(Sink {
             lines,
@@ -85,7 +85,7 @@ impl Sink {
         }
         match &mut self.lines {
             Lines::None => Ok(()),
-            Lines::Text(widths) => print(text(widths, period).as_bytes()),
+            Lines::Text(widths) => print(more(widths, &columns(&[period])).as_bytes()),
             Lines::Json => {
                 let mut out = Vec::new();
                 write_json(&mut out, period)?;
@@ -118,21 +118,4 @@ impl Sink {
             }
         }
     }
-}
-
-/// A line, and the head before the first. What is yet to come may be wider; columns
-/// never become narrower.
-fn text(widths: &mut Vec<usize>, period: &Period) -> String {
-    let columns = columns(&[period]);
-    let is_first = widths.is_empty();
-    widths.resize(columns.len(), 7);
-    for (width, column) in widths.iter_mut().zip(&columns) {
-        *width = column.width().max(*width);
-    }
-    let mut text = String::new();
-    if is_first {
-        text = head(&columns, widths);
-    }
-    text.push_str(&line(&columns, widths, &|column| &column.cells[0]));
-    text
 }

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! kvmscope sample: which pages of its memory a guest accesses, and how.
+//!
+//! - `device` is the kernel's sampler, whose header is `uapi`; a `session` is what the
+//!   rest knows of it, and hands out each `sample` once;
+//! - `wanted` filters, `heat` adds up what decays;
+//! - `recording` stores samples; `map` makes periods of them, for `kvmscope heatmap`;
+//! - `sink`, `columns` and `screen` show them.
+
+pub mod columns;
+pub mod device;
+pub mod heat;
+pub mod map;
+pub mod recording;
+#[allow(clippy::module_inception)]
+pub mod sample;
+pub mod session;
+pub mod sink;
+pub mod uapi;
+pub mod wanted;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::cli::Sample as Args;
+use crate::kernel::Kernel;
+use crate::output::open;
+use crate::recording::{Reader, SAMPLES};
+use crate::say;
+use crate::signals::Stop;
+use crate::snapshot::{About, VmId};
+use device::{monotonic_ns, Device};
+use recording::{read_begin, Begin, End, Line};
+use session::{finish, Session, Setup, State};
+use sink::Sink;
+
+/// How long a signal may have to wait.
+pub const PACE: Duration = Duration::from_millis(100);
+
+pub fn run(kernel: &Kernel, args: &Args) -> Result<()> {
+    match &args.from {
+        Some(file) => replay(file, args),
+        None => live(kernel, args),
+    }
+}
+
+fn live(kernel: &Kernel, args: &Args) -> Result<()> {
+    let stop = Stop::install()?;
+    let setup = args.setup();
+    let mut device = Device::start(kernel, &setup)?;
+    let (vm, about) = identify(kernel, &setup)?;
+    let begin = Begin {
+        vm,
+        about,
+        setup,
+        begin_ns: monotonic_ns(),
+        slots: device.slots()?,
+    };
+    let mut sink = Sink::new(args, begin, None, false)?;
+    let end = args.duration.map(|time| Instant::now() + time);
+    follow(&mut device, &mut sink, &|| {
+        stop.wait(Duration::ZERO).is_err() || end.is_some_and(|end| Instant::now() >= end)
+    })?;
+    let mut rest = Vec::new();
+    let counts = finish(&mut device, &mut rest)?;
+    // Nothing is sampled any more, however long the reader takes.
+    drop(device);
+    sink.take(&rest)?;
+    sink.finish(Some(End {
+        end_ns: monotonic_ns(),
+        counts,
+    }))
+}
+
+/// Until it is over, or the VM has ended.
+pub fn follow(
+    session: &mut dyn Session,
+    sink: &mut Sink,
+    is_over: &dyn Fn() -> bool,
+) -> Result<()> {
+    let mut samples = Vec::new();
+    while !is_over() {
+        samples.clear();
+        let state = session.read(PACE, &mut samples)?;
+        sink.take(&samples)?;
+        if state == State::Ended {
+            say(&format!("{} has ended", sink.begin().vm));
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The VM as KVM's directory of it has it, where there is one.
+pub fn identify(kernel: &Kernel, setup: &Setup) -> Result<(VmId, About)> {
+    for (id, _) in kernel.vm_directories().unwrap_or_default() {
+        let about = kernel.about(id);
+        let is_of_process = about.process == setup.pid || id.pid == setup.pid;
+        if is_of_process && setup.vm_fd.is_none_or(|fd| fd == id.fd) {
+            return Ok((id, about));
+        }
+    }
+    let id = VmId {
+        pid: setup.pid,
+        fd: setup.vm_fd.unwrap_or(0),
+        inode: 0,
+    };
+    Ok((id, kernel.about(id)))
+}
+
+/// What a recording holds.
+fn replay(file: &Path, args: &Args) -> Result<()> {
+    let name = file.display();
+    let read = || -> Result<()> {
+        let mut reader = Reader::new(open(file)?, &SAMPLES)?;
+        let begin = read_begin(&mut reader)?;
+        let mut sink = Sink::new(args, begin, Some(&reader.head), false)?;
+        let mut end = None;
+        let mut samples = Vec::new();
+        while let Some(line) = reader.read()? {
+            match line {
+                Line::Sample(sample) => samples.push(sample),
+                Line::End(its) => end = Some(its),
+                Line::Session(_) | Line::Region(_) => {}
+            }
+            if samples.len() >= 4096 {
+                sink.take(&samples)?;
+                samples.clear();
+            }
+        }
+        sink.take(&samples)?;
+        sink.finish(end)
+    };
+    read().with_context(|| name.to_string())
+}
