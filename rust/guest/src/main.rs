@@ -11,6 +11,7 @@ mod code;
 mod cost;
 mod dirty;
 mod exits;
+mod faults;
 mod idle;
 mod leaves;
 mod logs;
@@ -45,6 +46,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Exits(exits::Args),
+    Faults(faults::Args),
     Storm(storm::Args),
     Race(race::Args),
     Refused(refused::Args),
@@ -63,6 +65,7 @@ enum Command {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Exits(args) => exits::run(&args),
+        Command::Faults(args) => faults::run(&args),
         Command::Storm(args) => storm::run(&args),
         Command::Race(args) => race::run(&args),
         Command::Refused(args) => refused::run(&args),
