@@ -12,6 +12,7 @@ mod cost;
 mod dirty;
 mod exits;
 mod faults;
+mod fuzz;
 mod idle;
 mod leaves;
 mod logs;
@@ -25,6 +26,7 @@ mod sleep;
 mod storm;
 mod tracking;
 mod truth;
+mod victim;
 mod vm;
 mod work;
 mod wss;
@@ -47,6 +49,7 @@ struct Cli {
 enum Command {
     Exits(exits::Args),
     Faults(faults::Args),
+    Fuzz(fuzz::Args),
     Storm(storm::Args),
     Race(race::Args),
     Refused(refused::Args),
@@ -66,6 +69,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Exits(args) => exits::run(&args),
         Command::Faults(args) => faults::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Storm(args) => storm::run(&args),
         Command::Race(args) => race::run(&args),
         Command::Refused(args) => refused::run(&args),
