@@ -61,6 +61,27 @@ start_over() {
 	set_knob reset 1
 }
 
+# configured OPTION: whether the kernel was built with it.
+configured() { zcat /proc/config.gz | grep -q "^CONFIG_$1=y"; }
+
+# seed: of what happens at random; --append kvmscope.seed=N has another one.
+seed() {
+	set -- "$(tr ' ' '\n' </proc/cmdline | sed -n 's/^kvmscope\.seed=//p' | tail -n 1)"
+	echo "${1:-1}"
+}
+
+# unused: what is still there of VMs, once all of them have ended: directories, and
+# references to the module.
+unused() {
+	tries=0
+	while ls -d /sys/kernel/debug/kvm/*-* >/dev/null 2>&1 && [ $tries -lt 100 ]; do
+		tries=$((tries + 1))
+		sleep 0.1
+	done
+	echo "$(find /sys/kernel/debug/kvm -name "*-*" | wc -l) VMs," \
+		"$(awk '$1 == "kvm_intel" || $1 == "kvm_amd" { print $3 }' /proc/modules) references"
+}
+
 # wss_supported: whether working sets can be tracked here.
 wss_supported() { [ "$(guest wss --probe)" = "wss supported" ]; }
 

@@ -11,6 +11,8 @@ mod code;
 mod cost;
 mod dirty;
 mod exits;
+mod faults;
+mod fuzz;
 mod idle;
 mod leaves;
 mod logs;
@@ -25,6 +27,7 @@ mod sleep;
 mod storm;
 mod tracking;
 mod truth;
+mod victim;
 mod vm;
 mod work;
 mod wss;
@@ -46,6 +49,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Exits(exits::Args),
+    Faults(faults::Args),
+    Fuzz(fuzz::Args),
     Storm(storm::Args),
     Race(race::Args),
     Refused(refused::Args),
@@ -65,6 +70,8 @@ enum Command {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Exits(args) => exits::run(&args),
+        Command::Faults(args) => faults::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Storm(args) => storm::run(&args),
         Command::Race(args) => race::run(&args),
         Command::Refused(args) => refused::run(&args),

@@ -96,7 +96,8 @@ pub fn open() -> Result<Kvm> {
 /// A virtual machine.
 pub struct Vm {
     kvm: Kvm,
-    fd: VmFd,
+    /// KVM's handle, for what only one test does.
+    pub fd: VmFd,
     memory: Memory,
     /// With a local APIC in the kernel, in x2APIC mode.
     apic: bool,
@@ -107,6 +108,11 @@ impl Vm {
     pub fn new(memory: &Memory, apic: bool) -> Result<Self> {
         let kvm = open()?;
         let fd = kvm.create_vm().context("KVM_CREATE_VM failed")?;
+        Self::around(kvm, fd, memory, apic)
+    }
+
+    /// The same of a VM that KVM has just created.
+    pub fn around(kvm: Kvm, fd: VmFd, memory: &Memory, apic: bool) -> Result<Self> {
         fd.set_tss_address(TSS_ADDRESS)
             .context("KVM_SET_TSS_ADDR failed")?;
         if apic {
@@ -142,6 +148,11 @@ impl Vm {
             .fd
             .create_vcpu(index.into())
             .context("KVM_CREATE_VCPU failed")?;
+        self.vcpu_around(fd, index, program)
+    }
+
+    /// The same of a vCPU that KVM has just created.
+    pub fn vcpu_around(&self, fd: VcpuFd, index: u32, program: Program) -> Result<Vcpu> {
         let cpuid = self
             .kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)

@@ -5,19 +5,16 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure, Context, Result};
-use vm_memory::mmap::MmapRegion;
-use vm_memory::{Bytes, VolatileMemory};
+use anyhow::{Context, Result};
 
 use crate::machine::{Machine, Shape, Space};
-use crate::pages::{self, Program, DATA, MAX_VCPUS, PAGE};
+use crate::pages::MAX_VCPUS;
 use crate::tracking::Tracking;
+use crate::victim::Victim;
 
 /// Track VMs that come and go, from another process, and kill them at random
 ///
@@ -46,11 +43,8 @@ pub struct Args {
     seed: u64,
 }
 
-/// A VM in a child process.
-struct Victim {
-    pid: libc::pid_t,
-    /// Where it says which descriptor its VM has.
-    shared: MmapRegion,
+struct Storming {
+    victim: Victim,
     dies: Instant,
 }
 
@@ -69,20 +63,23 @@ pub fn run(args: &Args) -> Result<()> {
         Shape::default(),
     )?);
     let mut random = fastrand::Rng::with_seed(args.seed);
-    let mut alive: Vec<Victim> = Vec::new();
+    let mut alive: Vec<Storming> = Vec::new();
     let mut tally = Tally::default();
     let mut started = 0;
     while started < args.vms || !alive.is_empty() {
         while started < args.vms && alive.len() < args.parallel as usize {
             let delay = Duration::from_micros(random.u64(0..=args.within * 1000));
-            alive.push(Victim::start(args, random.u32(..), delay)?);
+            alive.push(Storming {
+                victim: Victim::start(args.vcpus, random.u32(..))?,
+                dies: Instant::now() + delay,
+            });
             started += 1;
         }
         thread::sleep(Duration::from_micros(random.u64(0..2000)));
         let chosen = random.usize(0..alive.len());
         alive[chosen].disturb(&mut random, &mut tally)?;
         let now = Instant::now();
-        while let Some(next) = alive.iter().position(|victim| victim.dies <= now) {
+        while let Some(next) = alive.iter().position(|one| one.dies <= now) {
             alive.swap_remove(next).kill(&mut tally)?;
         }
     }
@@ -97,37 +94,11 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-impl Victim {
-    fn start(args: &Args, seed: u32, delay: Duration) -> Result<Self> {
-        let shared = MmapRegion::build(
-            None,
-            PAGE as usize,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-        )
-        .context("no memory")?;
-        // SAFETY: This process has no thread but this one, so the child is a
-        // whole copy of it, with no lock held by a thread that is not there.
-        let pid = unsafe { libc::fork() };
-        match pid {
-            -1 => Err(io::Error::last_os_error()).context("fork failed"),
-            0 => {
-                let Err(error) = scribble(args, seed, &shared);
-                eprintln!("guest: {error:#}");
-                std::process::exit(1);
-            }
-            _ => Ok(Self {
-                pid,
-                shared,
-                dies: Instant::now() + delay,
-            }),
-        }
-    }
-
+impl Storming {
     /// Its tracking, once there is a VM.
     fn tracking(&self) -> Result<Option<Tracking>> {
-        let fd: u32 = self.shared.as_volatile_slice().load(0, Ordering::Acquire)?;
-        Ok((fd != 0).then(|| Tracking::of(self.pid as u32, fd as i32)))
+        let fd = self.victim.fd()?;
+        Ok(fd.map(|fd| Tracking::of(self.victim.pid as u32, fd)))
     }
 
     fn disturb(&self, random: &mut fastrand::Rng, tally: &mut Tally) -> Result<()> {
@@ -164,18 +135,7 @@ impl Victim {
                 .context("opening a file of a VM that lives")?,
             None => Vec::new(),
         };
-        // SAFETY: The process is a child of ours that has not been waited for,
-        // so the number is still its own.
-        let failed = unsafe { libc::kill(self.pid, libc::SIGKILL) };
-        ensure!(failed == 0, "kill failed: {}", io::Error::last_os_error());
-        let mut status = 0;
-        // SAFETY: `status` is there to be written to.
-        let waited = unsafe { libc::waitpid(self.pid, &mut status, 0) };
-        ensure!(waited == self.pid, "a VM's process is gone unwaited for");
-        ensure!(
-            libc::WIFSIGNALED(status),
-            "a VM ended by itself before it was killed"
-        );
+        self.victim.kill()?;
         for mut file in open {
             // An error or an end are both right: the file is gone from debugfs.
             let _ = file.read_to_end(&mut Vec::new());
@@ -183,27 +143,4 @@ impl Victim {
         }
         Ok(())
     }
-}
-
-/// Runs a guest that never ends; returns only if it could not be run.
-fn scribble(args: &Args, seed: u32, shared: &MmapRegion) -> Result<std::convert::Infallible> {
-    let space = Arc::new(Space::new(32 << 20, false)?);
-    let machine = Arc::new(Machine::new(space, Shape::default())?);
-    let fd = machine.fd.as_raw_fd() as u32;
-    shared.as_volatile_slice().store(fd, 0, Ordering::Release)?;
-    let mut vcpus = Vec::new();
-    for index in 0..args.vcpus {
-        let vcpu = machine.vcpu(index, Program::Scribble)?;
-        vcpu.set(pages::SEED, seed.wrapping_add(index))?;
-        vcpu.set(pages::WORD, 4 * index)?;
-        vcpu.set(pages::BASE, DATA as u32)?;
-        vcpu.set(pages::COUNT, 2000)?;
-        vcpu.set(pages::PACE, 100)?;
-        vcpu.start()?;
-        vcpus.push(vcpu);
-    }
-    for vcpu in &vcpus {
-        vcpu.wait()?;
-    }
-    bail!("the endless guest came to an end")
 }

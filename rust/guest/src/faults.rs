@@ -1,0 +1,640 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Allocations that fail, one at a time.
+//!
+//! A thread that has written n to `/proc/thread-self/fail-nth` has the n-th of its
+//! next allocations fail, or of its copies from and to userspace. So each path is
+//! taken until there is no n-th any more. Between arming and disarming there are
+//! only the system calls of the path: no memory is allocated here.
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+
+use crate::code::{Kind, Program};
+use crate::pages::PAGE;
+use crate::tracking::Tracking;
+use crate::vm::{self, Memory, Vcpu, Vm};
+
+const DEBUG: &str = "/sys/kernel/debug";
+const KNOBS: &str = "/sys/kernel/kvmscope";
+const KINDS: [&str; 3] = ["failslab", "fail_page_alloc", "fail_usercopy"];
+
+const KVM_CREATE_VM: libc::Ioctl = 0xae01;
+const KVM_CREATE_VCPU: libc::Ioctl = 0xae41;
+const KVM_RUN: libc::Ioctl = 0xae80;
+const KVM_GET_STATS_FD: libc::Ioctl = 0xaece;
+
+/// A path has fewer allocations, or does not come to an end.
+const LIMIT: u32 = 2000;
+/// What each VM executes to show that it goes on.
+const CPUIDS: u32 = 10;
+
+/// Fail each allocation of whatever kvmscope does, one by one
+///
+/// Each path is taken over and over: the first time its first allocation fails,
+/// then the second and so on, until there are no more. Whatever fails must do so
+/// with ENOMEM (EFAULT for a copy from or to userspace) and change nothing, and
+/// the VM must go on and be counted right. Prints a line per path: `faults NAME
+/// points N refused N`, the allocations that were made to fail, and how often
+/// that was an error for userspace.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only say whether this kernel can do it, and if not, why
+    #[arg(long)]
+    probe: bool,
+}
+
+/// The directories in which the kernel is told what may fail.
+struct Injection {
+    /// Where the code of kvmscope is in the kernel.
+    ours: (u64, u64),
+}
+
+impl Injection {
+    fn new() -> Result<Self> {
+        for kind in KINDS {
+            // Its first failure would otherwise be its last, and each leave a trace
+            // in the log.
+            set(kind, "times", "-1")?;
+            set(kind, "verbose", "0")?;
+            set(kind, "stacktrace-depth", "32")?;
+        }
+        set("failslab", "ignore-gfp-wait", "N")?;
+        set("fail_page_alloc", "ignore-gfp-wait", "N")?;
+        set("fail_page_alloc", "ignore-gfp-highmem", "N")?;
+        set("fail_page_alloc", "min-order", "0")?;
+        Ok(Self { ours: our_text()? })
+    }
+
+    /// From now on, only what is called from the code of kvmscope may fail.
+    fn only_ours(&self, only: bool) -> Result<()> {
+        let (start, end) = if only { self.ours } else { (0, u64::MAX) };
+        for kind in KINDS {
+            set(kind, "require-start", &format!("{start:#x}"))?;
+            set(kind, "require-end", &format!("{end:#x}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Injection {
+    fn drop(&mut self) {
+        let _ = self.only_ours(false);
+    }
+}
+
+fn set(kind: &str, name: &str, value: &str) -> Result<()> {
+    let path = format!("{DEBUG}/{kind}/{name}");
+    fs::write(&path, value).with_context(|| format!("writing {value} to {path}"))
+}
+
+/// Its objects are the last of kvm.ko's, so it is from the first of their
+/// functions to the end.
+fn our_text() -> Result<(u64, u64)> {
+    let symbols = fs::read_to_string("/proc/kallsyms").context("reading /proc/kallsyms")?;
+    let (mut start, mut end) = (u64::MAX, 0);
+    for line in symbols.lines().filter(|line| line.ends_with("\t[kvm]")) {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(address), Some("t" | "T"), Some(name)) =
+            (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        let address = u64::from_str_radix(address, 16).context("an address in kallsyms")?;
+        end = end.max(address);
+        if name.contains("kvm_scope_") {
+            start = start.min(address);
+        }
+    }
+    ensure!(start > 0 && start < end, "no kvm_scope_* in /proc/kallsyms");
+    Ok((start, end + PAGE))
+}
+
+/// The faults ahead of a thread.
+struct Nth(File);
+
+/// What came of taking a path.
+struct Taken {
+    result: io::Result<usize>,
+    /// Whether there was an n-th allocation.
+    failed: bool,
+}
+
+impl Nth {
+    fn of(task: &str) -> Result<Self> {
+        let path = format!("/proc/{task}/fail-nth");
+        let file = OpenOptions::new().read(true).write(true).open(&path);
+        Ok(Self(file.with_context(|| format!("opening {path}"))?))
+    }
+
+    fn arm(&self, n: u32) -> Result<()> {
+        let mut digits = [0; 11];
+        let mut rest = &mut digits[..];
+        writeln!(rest, "{n}")?;
+        let len = 11 - rest.len();
+        self.0
+            .write_all_at(&digits[..len], 0)
+            .context("writing to fail-nth")
+    }
+
+    /// Whether it has failed; nothing does from now on.
+    fn disarm(&self) -> Result<bool> {
+        let mut digits = [0; 11];
+        let failed = match self.0.read_at(&mut digits, 0) {
+            Ok(len) => digits[..len] == *b"0\n",
+            // Telling was next.
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => return Ok(false),
+            Err(error) => return Err(error).context("reading fail-nth"),
+        };
+        // Being told may be next.
+        if self.arm(0).is_err() {
+            self.arm(0)?;
+        }
+        Ok(failed)
+    }
+
+    fn take(&self, n: u32, path: impl FnOnce() -> io::Result<usize>) -> Result<Taken> {
+        self.arm(n)?;
+        let result = path();
+        let failed = self.disarm()?;
+        Ok(Taken { result, failed })
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    points: u32,
+    refused: u32,
+}
+
+impl Tally {
+    /// Takes a path until none of its allocations is left.
+    fn exhaust(&mut self, what: &str, mut path: impl FnMut(u32) -> Result<Taken>) -> Result<()> {
+        for n in 1..LIMIT {
+            let taken = path(n).with_context(|| format!("{what}, with allocation {n} failing"))?;
+            match taken.result {
+                Ok(_) => {}
+                Err(error) if !taken.failed => bail!("{what} failed by itself: {error}"),
+                Err(error) => {
+                    let clean = [Some(libc::ENOMEM), Some(libc::EFAULT)];
+                    ensure!(
+                        clean.contains(&error.raw_os_error()),
+                        "{what}, with allocation {n} failing, has another error: {error}"
+                    );
+                    self.refused += 1;
+                }
+            }
+            if !taken.failed {
+                return Ok(());
+            }
+            self.points += 1;
+        }
+        bail!("{what} has {LIMIT} allocations and more");
+    }
+
+    fn print(&self, name: &str) -> Result<()> {
+        let Self { points, refused } = self;
+        writeln!(
+            io::stdout(),
+            "faults {name} points {points} refused {refused}"
+        )?;
+        Ok(())
+    }
+}
+
+// --- system calls that allocate nothing here
+
+fn checked(result: i64) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+fn ioctl(fd: i32, request: libc::Ioctl, argument: usize) -> io::Result<usize> {
+    // SAFETY: None of the requests used here reads or writes this process's memory
+    // by its argument.
+    checked(unsafe { libc::ioctl(fd, request, argument) }.into())
+}
+
+/// A descriptor that is closed in the end.
+struct Fd(i32);
+
+impl Fd {
+    fn open(path: &CStr, flags: i32) -> io::Result<Self> {
+        // SAFETY: The path is a string that ends.
+        let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) };
+        checked(fd.into()).map(|_| Self(fd))
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        // SAFETY: The buffer is as long as is said.
+        checked(unsafe { libc::read(self.0, buffer.as_mut_ptr().cast(), buffer.len()) } as i64)
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        // SAFETY: The bytes are as many as is said.
+        checked(unsafe { libc::write(self.0, bytes.as_ptr().cast(), bytes.len()) } as i64)
+    }
+
+    /// Somebody else closes it.
+    fn keep(self) -> i32 {
+        let fd = self.0;
+        std::mem::forget(self);
+        fd
+    }
+}
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        // SAFETY: It is open and only ours.
+        unsafe { libc::close(self.0) };
+    }
+}
+
+fn read_all(path: &CStr, buffer: &mut [u8]) -> io::Result<usize> {
+    let fd = Fd::open(path, libc::O_RDONLY)?;
+    loop {
+        if fd.read(buffer)? == 0 {
+            return Ok(0);
+        }
+    }
+}
+
+fn write_word(path: &CStr, word: &[u8]) -> io::Result<usize> {
+    Fd::open(path, libc::O_WRONLY)?.write(word)
+}
+
+fn c_path(path: &Path) -> Result<CString> {
+    Ok(CString::new(path.as_os_str().as_encoded_bytes())?)
+}
+
+// --- a VM that shows that it goes on
+
+struct Subject {
+    vm: Vm,
+    vcpu: Vcpu,
+}
+
+impl Subject {
+    fn new() -> Result<Self> {
+        let vm = Vm::new(&Memory::new()?, false)?;
+        let vcpu = vm.vcpu(0, Program::Exits)?;
+        Ok(Self { vm, vcpu })
+    }
+
+    fn directory(&self) -> PathBuf {
+        let name = format!("{}-{}", std::process::id(), self.vm.fd.as_raw_fd());
+        Path::new(DEBUG).join("kvm").join(name)
+    }
+
+    fn tracking(&self) -> Result<Tracking> {
+        Tracking::here(self.vm.fd.as_raw_fd())
+    }
+
+    /// What its guest does next is counted, and nothing else: it is the only VM.
+    fn goes_on(&mut self) -> Result<()> {
+        let before = cpuids()?;
+        self.vcpu.order(Kind::Cpuid, CPUIDS)?;
+        self.vcpu.run().context("afterwards")?;
+        let counted = cpuids()? - before;
+        ensure!(
+            counted == u64::from(CPUIDS),
+            "afterwards {CPUIDS} CPUIDs are counted as {counted}"
+        );
+        Ok(())
+    }
+}
+
+/// How many the machine has counted.
+fn cpuids() -> Result<u64> {
+    let path = format!("{DEBUG}/kvmscope/exits");
+    let table = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let row = table
+        .lines()
+        .map(|line| line.split_ascii_whitespace())
+        .find_map(|mut words| (words.nth(1) == Some("CPUID")).then(|| words.next()));
+    match row {
+        Some(count) => Ok(count.context("a row without a count")?.parse()?),
+        None => Ok(0),
+    }
+}
+
+// --- the paths
+
+/// Fails allocations in each of the paths.
+pub fn run(args: &Args) -> Result<()> {
+    if let Some(missing) = missing() {
+        ensure!(args.probe, "{missing}");
+        writeln!(io::stdout(), "faults unsupported: {missing}")?;
+        return Ok(());
+    }
+    if args.probe {
+        writeln!(io::stdout(), "faults supported")?;
+        return Ok(());
+    }
+    let injection = Injection::new()?;
+    let nth = Nth::of("thread-self")?;
+    let tracks = {
+        let subject = Subject::new()?;
+        subject.tracking()?.start()?
+    };
+    if tracks {
+        knob("autostart", "wss")?;
+    }
+    knob("latency", "1")?;
+    create(&injection, &nth)?;
+    if tracks {
+        knob("autostart", "none")?;
+        start(&injection, &nth)?;
+        enter(&injection, &nth)?;
+        work(&injection)?;
+    }
+    injection.only_ours(false)?;
+    read(&nth, tracks)?;
+    write(&nth, tracks)?;
+    statistics(&nth)?;
+    knob("latency", "0")
+}
+
+/// What there is not, if anything.
+fn missing() -> Option<String> {
+    let wanted = KINDS
+        .into_iter()
+        .map(|kind| format!("{DEBUG}/{kind}/require-start"))
+        .chain(["/proc/thread-self/fail-nth".to_string()]);
+    wanted
+        .into_iter()
+        .find(|path| !Path::new(path).exists())
+        .map(|path| format!("there is no {path}"))
+}
+
+fn knob(name: &str, word: &str) -> Result<()> {
+    fs::write(format!("{KNOBS}/{name}"), word).with_context(|| format!("writing {word} to {name}"))
+}
+
+/// A VM and two vCPUs come to be, tracked from the first on.
+fn create(injection: &Injection, nth: &Nth) -> Result<()> {
+    injection.only_ours(true)?;
+    let memory = Memory::new()?;
+    let kvm = vm::open()?;
+    let mut tally = Tally::default();
+    tally.exhaust("creating a VM", |n| {
+        let (mut machine, mut vcpus) = (None, [None, None]);
+        let taken = nth.take(n, || {
+            let fd = Fd(ioctl(kvm.as_raw_fd(), KVM_CREATE_VM, 0)? as i32);
+            let fd = machine.insert(fd).0;
+            for (index, vcpu) in vcpus.iter_mut().enumerate() {
+                *vcpu = Some(Fd(ioctl(fd, KVM_CREATE_VCPU, index)? as i32));
+            }
+            Ok(0)
+        })?;
+        let [first, second] = vcpus;
+        drop(second);
+        if let (Some(machine), Some(first)) = (machine, first) {
+            // SAFETY: KVM has just made it a VM, and nobody else closes it.
+            let fd = unsafe { kvm.create_vmfd_from_rawfd(machine.keep()) }?;
+            // SAFETY: The same of a vCPU.
+            let vcpu = unsafe { fd.create_vcpu_from_rawfd(first.keep()) }?;
+            let vm = Vm::around(vm::open()?, fd, &memory, false)?;
+            let vcpu = vm.vcpu_around(vcpu, 0, Program::Exits)?;
+            Subject { vm, vcpu }.goes_on()?;
+        }
+        Ok(taken)
+    })?;
+    tally.print("create")
+}
+
+/// Tracking begins.
+fn start(injection: &Injection, nth: &Nth) -> Result<()> {
+    injection.only_ours(true)?;
+    let mut tally = Tally::default();
+    tally.exhaust("starting to track", |n| {
+        let mut subject = Subject::new()?;
+        subject.goes_on()?;
+        let tracking = subject.tracking()?;
+        let active = c_path(&subject.directory().join("scope/wss/active"))?;
+        let taken = nth.take(n, || write_word(&active, b"1\n"))?;
+        let now = tracking.read("active")?;
+        ensure!(
+            (now == b"1\n") == taken.result.is_ok(),
+            "{:?}, and active is {now:?}",
+            taken.result
+        );
+        subject.goes_on()?;
+        tracking.set("active", 1)?;
+        subject.goes_on()?;
+        tracking.set("active", 0)?;
+        subject.goes_on()?;
+        Ok(taken)
+    })?;
+    tally.print("start")
+}
+
+/// A vCPU is entered for the first time since then.
+fn enter(injection: &Injection, nth: &Nth) -> Result<()> {
+    injection.only_ours(true)?;
+    let mut tally = Tally::default();
+    tally.exhaust("entering a tracked guest", |n| {
+        let mut subject = Subject::new()?;
+        subject.tracking()?.set("active", 1)?;
+        subject.vcpu.order(Kind::Cpuid, 0)?;
+        let fd = subject.vcpu.fd.as_raw_fd();
+        let taken = nth.take(n, || ioctl(fd, KVM_RUN, 0))?;
+        subject.goes_on()?;
+        Ok(taken)
+    })?;
+    tally.print("enter")
+}
+
+/// The worker of a tracked VM hears of a page, then of a period's end.
+fn work(injection: &Injection) -> Result<()> {
+    // All that it does is ours.
+    injection.only_ours(false)?;
+    let mut tally = Tally::default();
+    tally.exhaust("the worker", |n| {
+        let mut subject = Subject::new()?;
+        let tracking = subject.tracking()?;
+        tracking.set("period_ms", 40)?;
+        tracking.set("intervals", 2)?;
+        tracking.set("active", 1)?;
+        let nth = Nth::of(&worker()?.to_string())?;
+        nth.arm(n)?;
+        periods(&tracking, 3, || subject.goes_on())?;
+        let failed = nth.disarm()?;
+
+        // What was lost is lost in the periods in which memory was.
+        periods(&tracking, 2, || subject.goes_on())?;
+        let estimate = tracking.estimate()?;
+        let (lost, written) = (estimate.get("lost")?, estimate.get("written")?);
+        ensure!(
+            lost == 0 && written > 0,
+            "later, {written} pages are written and {lost} lost"
+        );
+        tracking.set("active", 0)?;
+        let result = Ok(0);
+        Ok(Taken { result, failed })
+    })?;
+    tally.print("worker")
+}
+
+/// So many periods pass, with the guest running again and again.
+fn periods(
+    tracking: &Tracking,
+    count: u64,
+    mut meanwhile: impl FnMut() -> Result<()>,
+) -> Result<()> {
+    let until = tracking.estimate()?.get("period")? + count;
+    let began = Instant::now();
+    while tracking.estimate()?.get("period")? < until {
+        meanwhile()?;
+        thread::sleep(Duration::from_millis(3));
+        ensure!(
+            began.elapsed() < Duration::from_secs(60),
+            "no period has ended for a minute"
+        );
+    }
+    Ok(())
+}
+
+/// The kernel thread that works for a VM of this process.
+fn worker() -> Result<u32> {
+    let name = format!("kvm-scope-wss/{}", std::process::id());
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if comm.trim_end() == name {
+            return Ok(entry.file_name().to_string_lossy().parse()?);
+        }
+    }
+    bail!("there is no thread {name}");
+}
+
+/// The files of kvmscope in this directory and below.
+fn files(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = fs::read_dir(directory).with_context(|| directory.display().to_string())?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            files(&path, found)?;
+        } else if path.components().any(|part| part.as_os_str() == "scope")
+            || path.starts_with(Path::new(DEBUG).join("kvmscope"))
+        {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Each file is read.
+fn read(nth: &Nth, tracks: bool) -> Result<()> {
+    let mut subject = Subject::new()?;
+    subject.goes_on()?;
+    if tracks {
+        let tracking = subject.tracking()?;
+        tracking.set("period_ms", 20)?;
+        tracking.set("intervals", 1)?;
+        tracking.set("active", 1)?;
+        periods(&tracking, 3, || subject.goes_on())?;
+        tracking.set("active", 0)?;
+    }
+    let mut paths = Vec::new();
+    files(&subject.directory(), &mut paths)?;
+    files(&Path::new(DEBUG).join("kvmscope"), &mut paths)?;
+    files(Path::new(KNOBS), &mut paths).ok();
+    let mut buffer = vec![0; 1 << 16];
+    let mut tally = Tally::default();
+    let mut count = 0;
+    for path in paths {
+        let readable = fs::metadata(&path)?.permissions().mode() & 0o400 != 0;
+        if !readable {
+            continue;
+        }
+        count += 1;
+        let name = c_path(&path)?;
+        let what = format!("reading {}", path.display());
+        tally.exhaust(&what, |n| nth.take(n, || read_all(&name, &mut buffer)))?;
+    }
+    subject.goes_on()?;
+    tally.print("read")?;
+    ensure!(count >= 8, "there are only {count} files to be read");
+    Ok(())
+}
+
+/// Each word is written; what fails leaves things as they were.
+fn write(nth: &Nth, tracks: bool) -> Result<()> {
+    let mut subject = Subject::new()?;
+    subject.goes_on()?;
+    let own = subject.directory().join("scope");
+    let mut tally = Tally::default();
+    for (name, word) in [
+        ("dump", "1"),
+        ("dump", "vm"),
+        ("dump", "all"),
+        ("reset", "1"),
+    ] {
+        let path = c_path(&Path::new(KNOBS).join(name))?;
+        let what = format!("writing {word} to {name}");
+        tally.exhaust(&what, |n| {
+            nth.take(n, || write_word(&path, word.as_bytes()))
+        })?;
+        subject.goes_on()?;
+    }
+    let mut switches = vec![
+        (Path::new(KNOBS).join("exits"), "0", "1"),
+        (Path::new(KNOBS).join("latency"), "0", "1"),
+        (Path::new(KNOBS).join("latency"), "1", "0"),
+        (own.join("cpuid"), "off", "a"),
+        (own.join("cpuid"), "a", "off"),
+    ];
+    if tracks {
+        switches.push((Path::new(KNOBS).join("autostart"), "none", "wss"));
+        switches.push((Path::new(KNOBS).join("autostart"), "wss", "none"));
+        switches.push((own.join("wss/period_ms"), "10000", "500"));
+        switches.push((own.join("wss/reads"), "1", "0"));
+        switches.push((own.join("wss/active"), "0", "1"));
+        switches.push((own.join("wss/active"), "1", "0"));
+    }
+    for (file, from, to) in switches {
+        let path = c_path(&file)?;
+        let what = format!("writing {to} to {}", file.display());
+        tally.exhaust(&what, |n| {
+            fs::write(&file, from)?;
+            let taken = nth.take(n, || write_word(&path, to.as_bytes()))?;
+            let now = fs::read_to_string(&file)?;
+            let expected = if taken.result.is_ok() { to } else { from };
+            ensure!(
+                now.trim_end() == expected,
+                "{:?}, and it is {now:?}",
+                taken.result
+            );
+            Ok(taken)
+        })?;
+        fs::write(Path::new(KNOBS).join("exits"), "1")?;
+        subject.goes_on()?;
+    }
+    tally.print("write")
+}
+
+/// KVM's binary statistics, which have the counters as well.
+fn statistics(nth: &Nth) -> Result<()> {
+    let mut subject = Subject::new()?;
+    subject.goes_on()?;
+    let mut buffer = vec![0; 1 << 16];
+    let mut tally = Tally::default();
+    for fd in [subject.vm.fd.as_raw_fd(), subject.vcpu.fd.as_raw_fd()] {
+        tally.exhaust("reading KVM's statistics", |n| {
+            nth.take(n, || {
+                let stats = Fd(ioctl(fd, KVM_GET_STATS_FD, 0)? as i32);
+                while stats.read(&mut buffer)? != 0 {}
+                Ok(0)
+            })
+        })?;
+    }
+    subject.goes_on()?;
+    tally.print("statistics")
+}
