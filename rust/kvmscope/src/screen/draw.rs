@@ -1,45 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The live table on a terminal of any size.
+//! A live table on a terminal of any size.
 
-use clap::ValueEnum;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph};
 use ratatui::Frame;
 
-use crate::columns::{columns, duration, Column};
-use crate::screen::app::App;
+use crate::columns::Column;
+use crate::screen::live::{Live, Show};
 use crate::screen::prompt::Prompt;
-use crate::view::View;
 
 const GAP: usize = 2;
 /// Title, head, one line, total, keys.
-pub const ROWS_MIN: u16 = 5;
-pub const COLUMNS_MIN: u16 = 24;
-
-const KEYS: &str =
-    "h help  b by  f exits  g VM  p PID  o sort  i latest  r zero  s seconds  q quit";
-
-const HELP: &str = "\
-b          by reason, VM, vCPU, or all of them
-f          filter by exit reason (regular expression)
-g          filter by VM: PID-FD or guest's name
-v          filter by vCPU
-p          filter by PID
-c          clear filters
-o          sort by the next: count, time, avg, p99, max, name, number
-i          since start, or the latest interval only
-r          start from zero (this table only, not the kernel)
-s          seconds between refreshes
-space      refresh now
-Up, Down   scroll, also PageUp, PageDown, Home, End
-q          quit
-
-Samples are exits; the times are of those taken while latency was
-on. Min, Max, Avg, p50 and p99 are of KVM's part of the time.
-User, Sleep and Preempt are where the rest went.";
+const ROWS_MIN: u16 = 5;
+const COLUMNS_MIN: u16 = 24;
 
 pub struct Palette {
     color: bool,
@@ -50,7 +26,7 @@ impl Palette {
         Palette { color }
     }
 
-    pub fn fg(&self, color: Color) -> Style {
+    fn fg(&self, color: Color) -> Style {
         if self.color {
             Style::new().fg(color)
         } else {
@@ -64,39 +40,41 @@ impl Palette {
 }
 
 /// Also keeps what is scrolled to within the table.
-pub fn draw(frame: &mut Frame, app: &mut App, palette: &Palette) {
+pub fn draw<S: Show>(frame: &mut Frame, live: &mut Live<S>, palette: &Palette) {
     let area = frame.area();
     if area.width < COLUMNS_MIN || area.height < ROWS_MIN {
         frame.render_widget(Paragraph::new("terminal too small"), area);
         return;
     }
-    if app.help {
+    if live.help {
         frame.render_widget(Clear, area);
-        frame.render_widget(Paragraph::new(HELP), area);
+        frame.render_widget(Paragraph::new(S::HELP), area);
         return;
     }
 
-    let mut lines = vec![title(app)];
-    lines.extend(filters(app, palette));
+    let show = &live.show;
+    let mut lines = vec![title(&show.title())];
+    lines.extend(filters(&show.filters(), palette));
     let footer = Rect::new(area.x, area.bottom() - 1, area.width, 1);
     let space = usize::from(area.height - 1) - lines.len();
-    let view = app.view();
+    let columns = fit(show.columns(), area.width.into());
     lines.extend(table(
-        &mut app.scroll,
-        &view,
+        &mut live.scroll,
+        &columns,
+        show.has_total(),
         palette,
         area.width.into(),
         space,
     ));
     frame.render_widget(Paragraph::new(lines), area);
 
-    match &app.prompt {
-        Some(prompt) => draw_prompt(frame, footer, prompt.field.question(), prompt, palette),
-        None => draw_foot(frame, footer, app.remark().as_deref(), KEYS, palette),
+    match &live.prompt {
+        Some(prompt) => draw_prompt(frame, footer, S::question(prompt.field), prompt, palette),
+        None => draw_foot(frame, footer, show.remark().as_deref(), S::KEYS, palette),
     }
 }
 
-pub fn draw_prompt<F>(
+fn draw_prompt<F>(
     frame: &mut Frame,
     area: Rect,
     question: &str,
@@ -118,7 +96,7 @@ pub fn draw_prompt<F>(
 }
 
 /// A remark, or what the keys do.
-pub fn draw_foot(
+fn draw_foot(
     frame: &mut Frame,
     area: Rect,
     remark: Option<&str>,
@@ -133,36 +111,13 @@ pub fn draw_foot(
     frame.render_widget(line, area);
 }
 
-fn title(app: &App) -> Line<'static> {
-    let latest = &app.latest;
-    let vcpus: usize = latest.vms.values().map(|vm| vm.vcpus.len()).sum();
-    let shown = if app.latest_only {
-        "latest interval".to_string()
-    } else {
-        format!("{} in all", duration(app.since_start.elapsed_ns))
-    };
-    let sort = app.sort.to_possible_value();
-    let text = format!(
-        "  {}  {} VMs  {vcpus} vCPUs  latency {}  by {}  every {:?}  {shown}",
-        latest.isa,
-        latest.vms.len(),
-        if latest.latency { "on" } else { "off" },
-        sort.as_ref().map_or("", |value| value.get_name()),
-        app.pace,
-    );
+fn title(text: &str) -> Line<'static> {
     let bold = Style::new().add_modifier(Modifier::BOLD);
-    Line::from(vec![Span::styled("kvmscope", bold), Span::raw(text)])
+    let text = Span::raw(format!("  {text}"));
+    Line::from(vec![Span::styled("kvmscope", bold), text])
 }
 
-fn filters(app: &App, palette: &Palette) -> Option<Line<'static>> {
-    let filter = &app.filter;
-    let mut words = Vec::new();
-    words.extend(filter.pids.iter().map(|pid| format!("pid {pid}")));
-    words.extend(filter.vms.iter().map(|vm| format!("VM {vm:?}")));
-    words.extend(filter.vcpus.iter().map(|vcpu| format!("vCPU {vcpu}")));
-    if let Some(pattern) = &filter.reason {
-        words.push(format!("exits {:?}", pattern.text));
-    }
+fn filters(words: &[String], palette: &Palette) -> Option<Line<'static>> {
     let text = format!("only {}", words.join(", "));
     (!words.is_empty()).then(|| Line::styled(text, palette.fg(Color::Yellow)))
 }
@@ -171,42 +126,20 @@ fn one_line(text: &str) -> String {
     text.replace('\n', " ")
 }
 
-/// The head, as many lines as there is space for, and the total.
+/// The head, and as many of the rows as there is space for; the total, if there is one,
+/// stays where it is.
 fn table(
     scroll: &mut usize,
-    view: &View,
-    palette: &Palette,
-    width: usize,
-    space: usize,
-) -> Vec<Line<'static>> {
-    let columns = fit(columns(view), width);
-    let rows = view.lines.len();
-    let mut lines = scrolled(
-        scroll,
-        &columns,
-        rows,
-        palette,
-        width,
-        space.saturating_sub(1),
-    );
-    let total = columns
-        .iter()
-        .map(|column| pad(column, &column.cells[rows]));
-    let bold = Style::new().add_modifier(Modifier::BOLD);
-    lines.push(Line::styled(total.collect::<String>(), bold));
-    lines
-}
-
-/// The head, and as many of the rows as there is space for.
-pub fn scrolled(
-    scroll: &mut usize,
     columns: &[Column],
-    rows: usize,
+    has_total: bool,
     palette: &Palette,
     width: usize,
     space: usize,
 ) -> Vec<Line<'static>> {
-    let shown = space.saturating_sub(1).min(rows);
+    let cells = columns.first().map_or(0, |column| column.cells.len());
+    let totals = usize::from(has_total).min(cells);
+    let rows = cells - totals;
+    let shown = space.saturating_sub(1 + totals).min(rows);
     let first = (*scroll).min(rows - shown);
     *scroll = first;
 
@@ -221,11 +154,18 @@ pub fn scrolled(
         });
         lines.push(Line::from(cells.collect::<Vec<_>>()));
     }
+    for total in rows..cells {
+        let cells = columns
+            .iter()
+            .map(|column| pad(column, &column.cells[total]));
+        let bold = Style::new().add_modifier(Modifier::BOLD);
+        lines.push(Line::styled(cells.collect::<String>(), bold));
+    }
     lines
 }
 
 /// Leaves out columns until the rest fits, or none can be spared.
-pub fn fit(mut columns: Vec<Column>, width: usize) -> Vec<Column> {
+fn fit(mut columns: Vec<Column>, width: usize) -> Vec<Column> {
     let total = |columns: &[Column]| columns.iter().map(|c| c.width() + GAP).sum::<usize>();
     while total(&columns) > width + GAP {
         let least = columns.iter().map(|column| column.weight).min();

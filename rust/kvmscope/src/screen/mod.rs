@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! kvmscope stat on a terminal: a live table, like top.
+//! The terminal, on which a `live` table is drawn (`draw`) and asks (`prompt`).
 
-pub mod app;
 pub mod draw;
+pub mod live;
 pub mod prompt;
 
 use std::env;
 use std::fs::File;
 use std::io::{self, stdin, stdout, IsTerminal};
 use std::mem::ManuallyDrop;
-use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{channel, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Instant;
 
@@ -21,65 +21,66 @@ use ratatui::crossterm::terminal::{size, EnterAlternateScreen};
 use ratatui::layout::Rect;
 use ratatui::{DefaultTerminal, TerminalOptions, Viewport};
 
-use crate::cli::Stat;
-use crate::interval::Tracker;
-use crate::kernel::Kernel;
 use crate::signals;
-use app::{Action, App};
 use draw::{draw, Palette};
+use live::{Action, Live, Show};
 
-pub enum Event {
+enum Event {
     Input(event::Event),
     /// The terminal gives no more input.
     Deaf(io::Error),
     Signal,
 }
 
-/// Shows the table until the user quits or a signal comes.
-pub fn run(kernel: &Kernel, args: &Stat) -> Result<()> {
-    let mut app = App::new(args);
-    let mut tracker = Tracker::default();
-    // Before the screen is taken: what is wrong now is better said in the shell.
-    app.start(&tracker.advance(kernel.snapshot()?));
-
-    let (sender, events) = channel();
-    let mut screen = Screen::take(sender)?;
-    run_on(&mut screen, kernel, &mut app, &mut tracker, &events)
+/// What came of a refresh.
+pub enum Refreshed {
+    Same,
+    Changed,
+    /// There is nothing more to show.
+    Over,
 }
 
-fn run_on(
-    screen: &mut Screen,
-    kernel: &Kernel,
-    app: &mut App,
-    tracker: &mut Tracker,
-    events: &Receiver<Event>,
+/// Shows a table until the user quits, a signal comes, or it is over. `refresh` is
+/// called at its pace, and when the user asks for it.
+pub fn run<S: Show>(
+    mut live: Live<S>,
+    mut refresh: impl FnMut(&mut S) -> Result<Refreshed>,
 ) -> Result<()> {
+    let (sender, events) = channel();
+    let mut screen = Screen::take(sender)?;
     let palette = Palette::new(colors_wanted());
     let mut last = Instant::now();
+    let mut changed = true;
     loop {
-        let drawn = screen.0.draw(|frame| draw(frame, app, &palette));
-        drawn.context("cannot draw on the terminal")?;
-
-        let next = last + app.pace;
+        if changed {
+            let drawn = screen.0.draw(|frame| draw(frame, &mut live, &palette));
+            drawn.context("cannot draw on the terminal")?;
+        }
+        changed = true;
+        let next = last + live.show.pace();
         let action = match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Ok(Event::Input(event::Event::Key(key))) if key.kind != KeyEventKind::Release => {
-                app.key(key)
+                live.key(key)
             }
             // A new size: drawn anew.
             Ok(Event::Input(_)) => Action::None,
             Ok(Event::Deaf(error)) => return Err(error).context("cannot read the terminal"),
             Ok(Event::Signal) | Err(RecvTimeoutError::Disconnected) => Action::Quit,
-            Err(RecvTimeoutError::Timeout) => Action::Refresh,
+            Err(RecvTimeoutError::Timeout) => {
+                // Nothing may have come of it.
+                changed = false;
+                Action::Refresh
+            }
         };
         match action {
             Action::None => {}
             Action::Quit => return Ok(()),
             Action::Refresh => {
                 last = Instant::now();
-                // It may be but for now: the module is being loaded anew, say.
-                match kernel.snapshot() {
-                    Ok(snapshot) => app.advance(tracker.advance(snapshot)),
-                    Err(error) => app.trouble = Some(format!("{error:#}")),
+                match refresh(&mut live.show)? {
+                    Refreshed::Same => {}
+                    Refreshed::Changed => changed = true,
+                    Refreshed::Over => return Ok(()),
                 }
             }
         }
@@ -122,11 +123,11 @@ fn take_fixed(area: Rect) -> io::Result<DefaultTerminal> {
 }
 
 /// The terminal, which is given back when dropped.
-pub struct Screen(pub ManuallyDrop<DefaultTerminal>);
+struct Screen(ManuallyDrop<DefaultTerminal>);
 
 impl Screen {
     /// From now on, keys and signals are events.
-    pub fn take(events: Sender<Event>) -> Result<Screen> {
+    fn take(events: Sender<Event>) -> Result<Screen> {
         signals::forward(events.clone(), |_| Event::Signal)?;
         let taken = match size() {
             // A serial line does not know; this is what they all can.

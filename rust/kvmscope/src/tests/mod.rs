@@ -4,6 +4,7 @@
 
 mod format;
 mod heatmap;
+mod keys;
 mod recording;
 pub mod sample;
 mod screen;

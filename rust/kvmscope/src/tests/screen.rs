@@ -4,55 +4,26 @@
 
 use clap::Parser;
 use ratatui::backend::TestBackend;
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::crossterm::event::KeyCode;
 use ratatui::style::Color;
 use ratatui::Terminal;
 
 use crate::cli::{Cli, Command};
 use crate::interval::Interval;
-use crate::screen::app::{Action, App};
 use crate::screen::draw::{draw, Palette};
+use crate::screen::live::{Action, Live};
+use crate::stat::screen::App;
+use crate::tests::keys::{self, interrupt, press, screen, write};
 use crate::tests::views::interval;
 
-fn app() -> App {
+fn app() -> Live<App> {
     let Command::Stat(args) = Cli::parse_from(["kvmscope", "stat"]).command else {
         unreachable!()
     };
     let mut app = App::new(&args);
     app.start(&interval());
     app.advance(interval());
-    app
-}
-
-fn press(app: &mut App, code: KeyCode) -> Action {
-    app.key(KeyEvent::new(code, KeyModifiers::NONE))
-}
-
-fn write(app: &mut App, text: &str) -> Action {
-    let mut action = Action::None;
-    for c in text.chars() {
-        let code = if c == '\n' {
-            KeyCode::Enter
-        } else {
-            KeyCode::Char(c)
-        };
-        action = press(app, code);
-    }
-    action
-}
-
-fn screen(app: &mut App, width: u16, height: u16) -> Vec<String> {
-    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal
-        .draw(|frame| draw(frame, app, &Palette::new(true)))
-        .unwrap();
-    let buffer = terminal.backend().buffer().clone();
-    let row = |y| {
-        (0..width)
-            .map(|x| buffer[(x, y)].symbol())
-            .collect::<String>()
-    };
-    (0..height).map(|y| row(y).trim_end().to_string()).collect()
+    Live::new(app)
 }
 
 #[test]
@@ -77,13 +48,13 @@ fn totals_run_on_and_rates_are_the_latest() {
     let mut app = app();
     let mut quiet = interval().emptied();
     quiet.elapsed_ns = 1_000_000_000;
-    app.advance(quiet);
-    let row = |app: &mut App| screen(app, 80, 8)[2].clone();
+    app.show.advance(quiet);
+    let row = |app: &mut Live<App>| screen(app, 80, 8)[2].clone();
     assert_eq!(
         row(&mut app),
         "10  CPUID               55    63.22%       0"
     );
-    app.advance(interval());
+    app.show.advance(interval());
     assert_eq!(
         row(&mut app),
         "10  CPUID              110    63.22%      28"
@@ -96,7 +67,7 @@ fn totals_run_on_and_rates_are_the_latest() {
     press(&mut app, KeyCode::Char('i'));
     press(&mut app, KeyCode::Char('r'));
     assert_eq!(row(&mut app), "    TOTAL          0         -      44");
-    app.advance(interval());
+    app.show.advance(interval());
     assert_eq!(
         row(&mut app),
         "10  CPUID               55    63.22%      28"
@@ -152,7 +123,7 @@ fn filters_are_typed() {
     write(&mut app, "px\n");
     assert!(screen(&mut app, 80, 8)[7].contains("\"x\" is no number"));
     press(&mut app, KeyCode::Esc);
-    assert_eq!(app.filter.pids, [810]);
+    assert_eq!(app.show.filter.pids, [810]);
     // While something is being typed, letters are letters.
     assert_eq!(write(&mut app, "gq"), Action::None);
     assert_eq!(press(&mut app, KeyCode::Esc), Action::None);
@@ -163,11 +134,10 @@ fn filters_are_typed() {
 fn pace_and_leave() {
     let mut app = app();
     assert_eq!(write(&mut app, "s0.5\n"), Action::Refresh);
-    assert_eq!(app.pace.as_millis(), 500);
+    assert_eq!(app.show.pace.as_millis(), 500);
     write(&mut app, "s0\n");
     assert!(screen(&mut app, 100, 8)[7].contains("not a number of seconds from 0.1 to 86400"));
-    let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-    assert_eq!(app.key(interrupt), Action::Quit);
+    assert_eq!(interrupt(&mut app), Action::Quit);
     press(&mut app, KeyCode::Esc);
     assert_eq!(write(&mut app, " "), Action::Refresh);
     assert_eq!(write(&mut app, "q"), Action::Quit);
@@ -180,7 +150,7 @@ fn pace_and_leave() {
 fn scrolling_stays_within_the_table() {
     let mut app = app();
     write(&mut app, "bbb");
-    let shown = |app: &mut App| screen(app, 80, 6)[2].clone();
+    let shown = |app: &mut Live<App>| screen(app, 80, 6)[2].clone();
     let first = shown(&mut app);
     press(&mut app, KeyCode::Down);
     let second = shown(&mut app);
@@ -199,15 +169,15 @@ fn scrolling_stays_within_the_table() {
 #[test]
 fn trouble_is_shown_until_it_is_over() {
     let mut app = app();
-    app.trouble = Some("KVM is\nnot loaded".to_string());
+    app.show.trouble = Some("KVM is\nnot loaded".to_string());
     assert_eq!(screen(&mut app, 80, 8)[7], "KVM is not loaded");
     assert_eq!(
         screen(&mut app, 80, 8)[2],
         "10  CPUID               55    63.22%      28"
     );
-    app.advance(interval());
+    app.show.advance(interval());
     assert!(screen(&mut app, 80, 8)[7].starts_with("h help"));
-    app.advance(Interval::default());
+    app.show.advance(Interval::default());
     assert_eq!(
         screen(&mut app, 80, 8)[7],
         "counting is off: kvmscope exits on"
@@ -216,25 +186,7 @@ fn trouble_is_shown_until_it_is_over() {
 
 #[test]
 fn any_size_and_any_key() {
-    for width in (0..100).step_by(3) {
-        for height in 0..12 {
-            let mut app = app();
-            for keys in ["", "b", "b", "b", "f(\n", "h"] {
-                write(&mut app, keys);
-                let lines = screen(&mut app, width, height);
-                if (1..24).contains(&width) && height > 0 {
-                    let clipped = &"terminal too small"[..18.min(width.into())];
-                    assert_eq!(lines[0], clipped.trim_end());
-                }
-            }
-        }
-    }
-    let mut app = app();
-    for c in ' '..='~' {
-        write(&mut app, &c.to_string());
-        press(&mut app, KeyCode::Esc);
-        screen(&mut app, 80, 8);
-    }
+    keys::any_size_and_any_key(app, &["", "b", "b", "b", "f(\n", "h"]);
 }
 
 #[test]

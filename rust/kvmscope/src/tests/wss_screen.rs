@@ -4,50 +4,23 @@
 
 use std::time::Duration;
 
-use ratatui::backend::TestBackend;
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ratatui::Terminal;
+use ratatui::crossterm::event::KeyCode;
 
-use crate::screen::draw::Palette;
+use crate::screen::live::{Action, Live};
+use crate::tests::keys::{self, interrupt, press, screen, write};
 use crate::wss::recording::Reader;
-use crate::wss::screen::{draw, Action, App};
+use crate::wss::screen::App;
 
 const RUN: &[u8] = include_bytes!("../../tests/data/run.wss");
 
-fn app() -> App {
+fn app() -> Live<App> {
     let mut app = App::new(Duration::from_secs(10));
     app.vms = 2;
     let mut reader = Reader::new(RUN).unwrap();
     while let Some(period) = reader.read().unwrap() {
         app.take(&period);
     }
-    app
-}
-
-fn write(app: &mut App, text: &str) -> Action {
-    let mut action = Action::None;
-    for c in text.chars() {
-        let code = match c {
-            '\n' => KeyCode::Enter,
-            c => KeyCode::Char(c),
-        };
-        action = app.key(KeyEvent::new(code, KeyModifiers::NONE));
-    }
-    action
-}
-
-fn screen(app: &mut App, width: u16, height: u16) -> Vec<String> {
-    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal
-        .draw(|frame| draw(frame, app, &Palette::new(true)))
-        .unwrap();
-    let buffer = terminal.backend().buffer().clone();
-    let row = |y| {
-        (0..width)
-            .map(|x| buffer[(x, y)].symbol())
-            .collect::<String>()
-    };
-    (0..height).map(|y| row(y).trim_end().to_string()).collect()
+    Live::new(app)
 }
 
 #[test]
@@ -96,7 +69,7 @@ fn filters_and_order() {
     assert!(screen(&mut app, 110, 8)[3].starts_with("812-11"));
     write(&mut app, "px\n");
     assert!(screen(&mut app, 110, 8)[7].contains("\"x\" is no number"));
-    app.key(KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+    press(&mut app, KeyCode::Esc);
     write(&mut app, "cooo");
     let lines = screen(&mut app, 110, 8);
     assert!(
@@ -108,15 +81,15 @@ fn filters_and_order() {
 #[test]
 fn pace_and_leave() {
     let mut app = app();
-    assert_eq!(write(&mut app, "s0.5\n"), Action::Period(500));
+    assert_eq!(write(&mut app, "s0.5\n"), Action::Refresh);
+    assert_eq!(app.show.wanted_ms, Some(500));
     write(&mut app, "s0\n");
     assert!(screen(&mut app, 100, 8)[7].contains("not a number of seconds from 0.01 to 3600"));
     // While something is being typed, letters are letters.
     assert_eq!(write(&mut app, "q"), Action::None);
-    let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-    assert_eq!(app.key(interrupt), Action::Quit);
-    app.key(KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
-    app.remark = Some("900-4 has\nended".to_string());
+    assert_eq!(interrupt(&mut app), Action::Quit);
+    press(&mut app, KeyCode::Esc);
+    app.show.remark = Some("900-4 has\nended".to_string());
     assert_eq!(screen(&mut app, 80, 8)[7], "900-4 has ended");
     assert_eq!(write(&mut app, "h"), Action::None);
     assert!(screen(&mut app, 80, 20)[0].starts_with("g          filter by VM"));
@@ -126,22 +99,8 @@ fn pace_and_leave() {
 
 #[test]
 fn any_size_and_any_key() {
-    for width in (0..100).step_by(3) {
-        for height in 0..12 {
-            let mut app = app();
-            for keys in ["", "i", "gx\n", "h"] {
-                write(&mut app, keys);
-                screen(&mut app, width, height);
-            }
-        }
-    }
-    let mut app = app();
-    for c in ' '..='~' {
-        write(&mut app, &c.to_string());
-        app.key(KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
-        screen(&mut app, 80, 8);
-    }
-    let none = screen(&mut App::new(Duration::from_secs(1)), 80, 5);
+    keys::any_size_and_any_key(app, &["", "i", "gx\n", "h"]);
+    let none = screen(&mut Live::new(App::new(Duration::from_secs(1))), 80, 5);
     assert!(
         none[0].ends_with("the first period is not over"),
         "{none:?}"

@@ -4,22 +4,14 @@
 //! distributed. The keys are those of `kvmscope stat`.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use ratatui::crossterm::event::{Event as Input, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use ratatui::layout::Rect;
-use ratatui::style::{Color, Modifier, Style};
-use ratatui::text::{Line, Span};
-use ratatui::widgets::{Clear, Paragraph};
-use ratatui::Frame;
+use anyhow::Result;
 
 use crate::cli::{period, Wss};
 use crate::columns::Column;
-use crate::screen::draw::{draw_foot, draw_prompt, fit, scrolled, Palette, COLUMNS_MIN, ROWS_MIN};
-use crate::screen::prompt::{Prompt, Typed};
-use crate::screen::{colors_wanted, Event, Screen};
+use crate::screen::live::{Action, Live, Reaction, Show};
+use crate::screen::{self, Refreshed};
 use crate::snapshot::VmId;
 use crate::wss::columns::{columns, percentile_columns};
 use crate::wss::knobs::Setup;
@@ -28,32 +20,6 @@ use crate::wss::period::Period;
 use crate::wss::sink::Sink;
 use crate::wss::watch::Watch;
 use crate::wss::which::Which;
-
-const KEYS: &str = "h help  g VM  p PID  c clear  o sort  i percentiles  r zero  s seconds  q quit";
-
-const HELP: &str = "\
-g          filter by VM: PID-FD or guest's name
-p          filter by PID
-c          clear filters
-o          sort by the next: VM, written, read set, name
-i          the last period, or percentiles of all
-r          percentiles start from zero
-s          seconds of a period, of what this command tracks
-Up, Down   scroll, also PageUp, PageDown, Home, End
-q          quit, and stop tracking
-
-Written and Read set are in pages of 4 KiB; the guest's page tables,
-Tables, are apart. Lost is of pages that were written and not logged.
-Entries are the log's, Full the VM exits for its being full, Spent the
-time of the worker that reads it.";
-
-#[derive(Debug, PartialEq, Eq)]
-pub enum Action {
-    None,
-    Quit,
-    /// Seconds of a period, in milliseconds.
-    Period(u64),
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Field {
@@ -77,10 +43,11 @@ pub struct App {
     /// Since the last r.
     distribution: Distribution,
     percentiles: bool,
-    prompt: Option<Prompt<Field>>,
-    help: bool,
-    scroll: usize,
     period: Duration,
+    /// Between polls.
+    pace: Duration,
+    /// What the user wants a period to be, in milliseconds.
+    pub wanted_ms: Option<u64>,
     /// How many are watched.
     pub vms: usize,
     pub remark: Option<String>,
@@ -94,10 +61,9 @@ impl App {
             latest: BTreeMap::new(),
             distribution: Distribution::default(),
             percentiles: false,
-            prompt: None,
-            help: false,
-            scroll: 0,
             period,
+            pace: period / 10,
+            wanted_ms: None,
             vms: 0,
             remark: None,
         }
@@ -107,6 +73,56 @@ impl App {
         self.distribution.add(period);
         self.latest.insert(period.vm, period.clone());
         self.remark = None;
+    }
+}
+
+impl Show for App {
+    type Field = Field;
+
+    const KEYS: &'static str =
+        "h help  g VM  p PID  c clear  o sort  i percentiles  r zero  s seconds  q quit";
+
+    const HELP: &'static str = "\
+g          filter by VM: PID-FD or guest's name
+p          filter by PID
+c          clear filters
+o          sort by the next: VM, written, read set, name
+i          the last period, or percentiles of all
+r          percentiles start from zero
+s          seconds of a period, of what this command tracks
+Up, Down   scroll, also PageUp, PageDown, Home, End
+q          quit, and stop tracking
+
+Written and Read set are in pages of 4 KiB; the guest's page tables,
+Tables, are apart. Lost is of pages that were written and not logged.
+Entries are the log's, Full the VM exits for its being full, Spent the
+time of the worker that reads it.";
+
+    fn title(&self) -> String {
+        let shown = match (self.latest.is_empty(), self.percentiles) {
+            (true, _) => "the first period is not over".to_string(),
+            (_, true) => format!("{} periods in all", self.distribution.periods()),
+            (_, false) => {
+                let order = match self.order {
+                    Order::Vm => "VM",
+                    Order::Written => "written",
+                    Order::ReadSet => "read set",
+                    Order::Name => "name",
+                };
+                format!("last period  by {order}")
+            }
+        };
+        format!(
+            "working sets  {} VMs  periods of {:?}  {shown}",
+            self.vms, self.period,
+        )
+    }
+
+    fn filters(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        words.extend(self.which.pids.iter().map(|pid| format!("pid {pid}")));
+        words.extend(self.which.vms.iter().map(|vm| format!("VM {vm:?}")));
+        words
     }
 
     fn columns(&self) -> Vec<Column> {
@@ -128,38 +144,18 @@ impl App {
         columns(&periods)
     }
 
-    pub fn key(&mut self, key: KeyEvent) -> Action {
-        if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
-            return Action::Quit;
-        }
-        if let Some(prompt) = &mut self.prompt {
-            let field = prompt.field;
-            match prompt.key(key) {
-                Typed::More => {}
-                Typed::Never => self.prompt = None,
-                Typed::Done(text) => match self.answer(field, &text) {
-                    Ok(action) => {
-                        self.prompt = None;
-                        self.scroll = 0;
-                        return action;
-                    }
-                    Err(error) => {
-                        if let Some(prompt) = &mut self.prompt {
-                            prompt.error = Some(error);
-                        }
-                    }
-                },
-            }
-            return Action::None;
-        }
-        if self.help {
-            self.help = false;
-            return Action::None;
-        }
+    fn remark(&self) -> Option<String> {
+        self.remark.clone()
+    }
+
+    fn pace(&self) -> Duration {
+        self.pace
+    }
+
+    fn key(&mut self, key: char) -> Reaction<Field> {
         self.remark = None;
-        match key.code {
-            KeyCode::Char('q') | KeyCode::Esc => return Action::Quit,
-            KeyCode::Char('o') => {
+        match key {
+            'o' => {
                 self.order = match self.order {
                     Order::Vm => Order::Written,
                     Order::Written => Order::ReadSet,
@@ -167,31 +163,31 @@ impl App {
                     Order::Name => Order::Vm,
                 };
             }
-            KeyCode::Char('g') => self.prompt = Some(Prompt::new(Field::Vm)),
-            KeyCode::Char('p') => self.prompt = Some(Prompt::new(Field::Pid)),
-            KeyCode::Char('s') => self.prompt = Some(Prompt::new(Field::Period)),
-            KeyCode::Char('c') => {
+            'g' => return Reaction::Ask(Field::Vm),
+            'p' => return Reaction::Ask(Field::Pid),
+            's' => return Reaction::Ask(Field::Period),
+            'c' => {
                 self.which = Which::default();
-                self.scroll = 0;
+                return Reaction::Anew;
             }
-            KeyCode::Char('i') => {
+            'i' => {
                 self.percentiles = !self.percentiles;
-                self.scroll = 0;
+                return Reaction::Anew;
             }
-            KeyCode::Char('r') => self.distribution = Distribution::default(),
-            KeyCode::Char('h' | '?') => self.help = true,
-            KeyCode::Up | KeyCode::Char('k') => self.scroll = self.scroll.saturating_sub(1),
-            KeyCode::Down | KeyCode::Char('j') => self.scroll = self.scroll.saturating_add(1),
-            KeyCode::PageUp => self.scroll = self.scroll.saturating_sub(10),
-            KeyCode::PageDown => self.scroll = self.scroll.saturating_add(10),
-            KeyCode::Home => self.scroll = 0,
-            KeyCode::End => self.scroll = usize::MAX,
+            'r' => self.distribution = Distribution::default(),
             _ => {}
         }
-        Action::None
+        Reaction::None
     }
 
-    /// Nothing typed takes the filter away.
+    fn question(field: Field) -> &'static str {
+        match field {
+            Field::Vm => "VM (PID-FD or guest's name)",
+            Field::Pid => "PID",
+            Field::Period => "Seconds of a period",
+        }
+    }
+
     fn answer(&mut self, field: Field, text: &str) -> Result<Action, String> {
         let none = text.is_empty();
         match field {
@@ -203,139 +199,49 @@ impl App {
                 self.which.pids = vec![pid];
             }
             Field::Period if none => {}
-            Field::Period => return Ok(Action::Period(period(text)?)),
+            Field::Period => {
+                self.wanted_ms = Some(period(text)?);
+                return Ok(Action::Refresh);
+            }
         }
         Ok(Action::None)
     }
 }
 
-impl Field {
-    fn question(self) -> &'static str {
-        match self {
-            Field::Vm => "VM (PID-FD or guest's name)",
-            Field::Pid => "PID",
-            Field::Period => "Seconds of a period",
-        }
-    }
-}
-
 /// Shows the table until the user quits, a signal comes, time is up or no VM is left.
 pub fn run(watch: &mut Watch, sink: &mut Sink, args: &Wss) -> Result<()> {
-    let (sender, events) = channel();
-    let mut screen = Screen::take(sender)?;
-    let palette = Palette::new(colors_wanted());
     let end = args.duration.map(|time| watch.end(time));
     let mut app = App::new(watch.period());
-    let mut changed = true;
-    let mut next = Instant::now();
-    while !watch.vms().is_empty() && end.is_none_or(|end| Instant::now() < end) {
-        app.vms = watch.vms().len();
-        if changed {
-            let drawn = screen.0.draw(|frame| draw(frame, &mut app, &palette));
-            drawn.context("cannot draw on the terminal")?;
-        }
-        changed = true;
-        let action = match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
-            Ok(Event::Input(Input::Key(key))) if key.kind != KeyEventKind::Release => app.key(key),
-            // A new size: drawn anew.
-            Ok(Event::Input(_)) => Action::None,
-            Ok(Event::Deaf(error)) => return Err(error).context("cannot read the terminal"),
-            Ok(Event::Signal) | Err(RecvTimeoutError::Disconnected) => Action::Quit,
-            Err(RecvTimeoutError::Timeout) => {
-                next = Instant::now() + watch.pace();
-                changed = false;
-                for period in watch.poll()? {
-                    sink.take(&period)?;
-                    app.take(&period);
-                    changed = true;
-                }
-                for remark in watch.remarks.drain(..) {
-                    app.remark = Some(remark);
-                    changed = true;
-                }
-                app.latest.retain(|id, _| watch.vms().contains_key(id));
-                Action::None
-            }
-        };
-        match action {
-            Action::None => {}
-            Action::Quit => break,
-            Action::Period(period_ms) => {
-                let setup = Setup {
-                    period_ms: Some(period_ms),
-                    ..Setup::default()
-                };
-                if let Err(error) = watch.set_up(setup) {
-                    app.remark = Some(format!("{error:#}"));
-                }
-                app.period = watch.period();
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Also keeps what is scrolled to within the table.
-pub fn draw(frame: &mut Frame, app: &mut App, palette: &Palette) {
-    let area = frame.area();
-    if area.width < COLUMNS_MIN || area.height < ROWS_MIN {
-        frame.render_widget(Paragraph::new("terminal too small"), area);
-        return;
-    }
-    if app.help {
-        frame.render_widget(Clear, area);
-        frame.render_widget(Paragraph::new(HELP), area);
-        return;
-    }
-
-    let mut lines = vec![title(app)];
-    lines.extend(filters(&app.which, palette));
-    let footer = Rect::new(area.x, area.bottom() - 1, area.width, 1);
-    let space = usize::from(area.height - 1) - lines.len();
-    let columns = fit(app.columns(), area.width.into());
-    let rows = columns.first().map_or(0, |column| column.cells.len());
-    lines.extend(scrolled(
-        &mut app.scroll,
-        &columns,
-        rows,
-        palette,
-        area.width.into(),
-        space,
-    ));
-    frame.render_widget(Paragraph::new(lines), area);
-
-    match &app.prompt {
-        Some(prompt) => draw_prompt(frame, footer, prompt.field.question(), prompt, palette),
-        None => draw_foot(frame, footer, app.remark.as_deref(), KEYS, palette),
-    }
-}
-
-fn title(app: &App) -> Line<'static> {
-    let shown = match (app.latest.is_empty(), app.percentiles) {
-        (true, _) => "the first period is not over".to_string(),
-        (_, true) => format!("{} periods in all", app.distribution.periods()),
-        (_, false) => {
-            let order = match app.order {
-                Order::Vm => "VM",
-                Order::Written => "written",
-                Order::ReadSet => "read set",
-                Order::Name => "name",
+    app.vms = watch.vms().len();
+    app.pace = watch.pace();
+    screen::run(Live::new(app), |app| {
+        let mut refreshed = Refreshed::Same;
+        if let Some(period_ms) = app.wanted_ms.take() {
+            let setup = Setup {
+                period_ms: Some(period_ms),
+                ..Setup::default()
             };
-            format!("last period  by {order}")
+            if let Err(error) = watch.set_up(setup) {
+                app.remark = Some(format!("{error:#}"));
+            }
+            app.period = watch.period();
+            app.pace = watch.pace();
+            refreshed = Refreshed::Changed;
         }
-    };
-    let text = format!(
-        "  working sets  {} VMs  periods of {:?}  {shown}",
-        app.vms, app.period,
-    );
-    let bold = Style::new().add_modifier(Modifier::BOLD);
-    Line::from(vec![Span::styled("kvmscope", bold), Span::raw(text)])
-}
-
-fn filters(which: &Which, palette: &Palette) -> Option<Line<'static>> {
-    let mut words = Vec::new();
-    words.extend(which.pids.iter().map(|pid| format!("pid {pid}")));
-    words.extend(which.vms.iter().map(|vm| format!("VM {vm:?}")));
-    let text = format!("only {}", words.join(", "));
-    (!words.is_empty()).then(|| Line::styled(text, palette.fg(Color::Yellow)))
+        for period in watch.poll()? {
+            sink.take(&period)?;
+            app.take(&period);
+            refreshed = Refreshed::Changed;
+        }
+        for remark in watch.remarks.drain(..) {
+            app.remark = Some(remark);
+            refreshed = Refreshed::Changed;
+        }
+        app.latest.retain(|id, _| watch.vms().contains_key(id));
+        app.vms = watch.vms().len();
+        if app.vms == 0 || end.is_some_and(|end| Instant::now() >= end) {
+            return Ok(Refreshed::Over);
+        }
+        Ok(refreshed)
+    })
 }

@@ -2,6 +2,8 @@
 
 //! kvmscope stat: what is being counted, interval by interval.
 
+pub mod screen;
+
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::Instant;
@@ -17,7 +19,7 @@ use crate::latency::Latency;
 use crate::metrics::metrics;
 use crate::output::Output;
 use crate::say;
-use crate::screen;
+use crate::screen::is_possible;
 use crate::signals::Stop;
 
 pub fn run(kernel: &Kernel, args: &Stat) -> Result<()> {
@@ -35,7 +37,7 @@ pub fn run(kernel: &Kernel, args: &Stat) -> Result<()> {
 }
 
 fn on_screen(args: &Stat) -> bool {
-    screen::is_possible() && !args.once && !args.json && args.csv.is_none()
+    is_possible() && !args.once && !args.json && args.csv.is_none()
 }
 
 /// Answers scrapers until asked to stop.
