@@ -15,6 +15,7 @@ pub mod map;
 pub mod recording;
 #[allow(clippy::module_inception)]
 pub mod sample;
+pub mod screen;
 pub mod session;
 pub mod sink;
 pub mod uapi;
@@ -30,6 +31,7 @@ use crate::kernel::Kernel;
 use crate::output::open;
 use crate::recording::{Reader, SAMPLES};
 use crate::say;
+use crate::screen::is_possible;
 use crate::signals::Stop;
 use crate::snapshot::{About, VmId};
 use device::{monotonic_ns, Device};
@@ -59,11 +61,20 @@ fn live(kernel: &Kernel, args: &Args) -> Result<()> {
         begin_ns: monotonic_ns(),
         slots: device.slots()?,
     };
-    let mut sink = Sink::new(args, begin, None, false)?;
+    let on_screen = is_possible() && args.heat && !args.json;
+    let mut sink = Sink::new(args, begin, None, on_screen)?;
     let end = args.duration.map(|time| Instant::now() + time);
-    follow(&mut device, &mut sink, &|| {
-        stop.wait(Duration::ZERO).is_err() || end.is_some_and(|end| Instant::now() >= end)
-    })?;
+    let in_time = || end.is_none_or(|end| Instant::now() < end);
+    let state = if on_screen {
+        screen::run(&mut device, &mut sink, args.sort, &|| !in_time())?
+    } else {
+        follow(&mut device, &mut sink, &|| {
+            stop.wait(Duration::ZERO).is_err() || !in_time()
+        })?
+    };
+    if state == State::Ended {
+        say(&format!("{vm} has ended"));
+    }
     let mut rest = Vec::new();
     let counts = finish(&mut device, &mut rest)?;
     // Nothing is sampled any more, however long the reader takes.
@@ -76,22 +87,15 @@ fn live(kernel: &Kernel, args: &Args) -> Result<()> {
 }
 
 /// Until it is over, or the VM has ended.
-pub fn follow(
-    session: &mut dyn Session,
-    sink: &mut Sink,
-    is_over: &dyn Fn() -> bool,
-) -> Result<()> {
+fn follow(session: &mut dyn Session, sink: &mut Sink, is_over: &dyn Fn() -> bool) -> Result<State> {
     let mut samples = Vec::new();
-    while !is_over() {
+    let mut state = State::Running;
+    while state == State::Running && !is_over() {
         samples.clear();
-        let state = session.read(PACE, &mut samples)?;
+        state = session.read(PACE, &mut samples)?;
         sink.take(&samples)?;
-        if state == State::Ended {
-            say(&format!("{} has ended", sink.begin().vm));
-            break;
-        }
     }
-    Ok(())
+    Ok(state)
 }
 
 /// The VM as KVM's directory of it has it, where there is one.

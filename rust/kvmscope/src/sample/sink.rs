@@ -24,7 +24,7 @@ pub struct Sink<'a> {
     begin: Begin,
     out: Out,
     recording: Option<Writer<Box<dyn Write>>>,
-    wanted: Wanted,
+    pub wanted: Wanted,
     pub heat: HeatMap,
     /// How many were wanted.
     shown: u64,

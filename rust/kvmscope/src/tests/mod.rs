@@ -7,6 +7,7 @@ mod heatmap;
 mod keys;
 mod recording;
 pub mod sample;
+mod sample_screen;
 mod screen;
 mod subtraction;
 mod tier;
