@@ -195,6 +195,13 @@ Examples:
 pub struct Dump {
     #[command(flatten)]
     pub look: Look,
+    #[command(flatten)]
+    pub form: Form,
+}
+
+/// For programs, rather than a table.
+#[derive(Args)]
+pub struct Form {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -256,12 +263,8 @@ pub struct Report {
     pub file: PathBuf,
     #[command(flatten)]
     pub look: Look,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Write CSV to FILE, - being standard output
-    #[arg(long, value_name = "FILE", conflicts_with = "json")]
-    pub csv: Option<PathBuf>,
+    #[command(flatten)]
+    pub form: Form,
 }
 
 #[derive(Args)]
@@ -409,7 +412,7 @@ pub struct Sample {
     #[arg(short, long, requires = "record")]
     pub force: bool,
     /// Show a recording instead, - being standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Whom", "rate", "access", "strategy", "budget", "duration", "record"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pid", "vm_fd", "rate", "access", "strategy", "budget", "duration", "record"])]
     pub from: Option<PathBuf>,
 }
 

@@ -13,7 +13,7 @@ use crate::view::any_vm;
 pub fn run(kernel: &Kernel, args: &Dump) -> Result<()> {
     let counted = Tracker::default().advance(kernel.snapshot()?);
     check_filter(&counted, &args.look)?;
-    Output::new(args.json, args.csv.as_deref())?.write(&counted, &args.look)
+    Output::new(args.form.json, args.form.csv.as_deref())?.write(&counted, &args.look)
 }
 
 /// A filter that matches no VM is a mistake, and an empty table would not say so.

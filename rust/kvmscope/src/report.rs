@@ -19,7 +19,7 @@ pub fn run(args: &Report) -> Result<()> {
 
     // All of it is checked before any of it is printed; only CSV, which has a
     // row for each interval, may be too long to keep.
-    let mut output = Output::new(args.json, args.csv.as_deref())?;
+    let mut output = Output::new(args.form.json, args.form.csv.as_deref())?;
     let mut tracker = Tracker::default();
     let mut snapshots = 0;
     let mut all = Interval::default();

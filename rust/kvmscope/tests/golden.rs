@@ -151,6 +151,28 @@ fn heat_maps() {
     );
 }
 
+#[test]
+fn samples() {
+    let file = data("run.sample");
+    let file = file.to_str().expect("UTF-8");
+    let from = |name: &str, args: &[&str]| {
+        let args = [&args[..1], &["--from", file], &args[1..]].concat();
+        check(name, &stdout(Path::new("/nonexistent"), &args));
+    };
+    from("sample.txt", &["sample", "--vcpu", "1"]);
+    from("sample.json", &["sample", "--json", "--tables"]);
+    from("sample-heat.txt", &["sample", "--heat", "--region", "64K"]);
+    from(
+        "sample-heat.json",
+        &["sample", "--heat", "--json", "--sort", "address"],
+    );
+    from("heatmap-samples.txt", &["heatmap", "--reads"]);
+    from(
+        "heatmap-samples.svg",
+        &["heatmap", "--size", "480x320", "--svg", "-"],
+    );
+}
+
 /// A picture's file may differ with the encoder; its pixels do not.
 #[test]
 fn a_picture() {
@@ -265,6 +287,8 @@ fn man_pages_and_completions() {
         "kvmscope-report.1",
         "kvmscope-wss.1",
         "kvmscope-heatmap.1",
+        "kvmscope-sample.1",
+        "kvmscope-tier.1",
     ] {
         let text = fs::read_to_string(directory.join(page)).expect("a page");
         assert!(

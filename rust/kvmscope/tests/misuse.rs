@@ -5,14 +5,16 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{data, failure, kvmscope, run, stdout, Machine};
+use common::{
+    are_no_words, data, fails_when_full, failure, full, kvmscope, read_a_line, run, signal, stdout,
+    wait_for, Machine,
+};
 
 const TABLES: &str = "sys/kernel/debug/kvm";
 const SYSTEM: &str = "sys/kernel/debug/kvmscope";
@@ -149,8 +151,7 @@ fn filters_that_match_nothing() {
 
 #[test]
 fn words_that_are_none() {
-    let host = data("host");
-    let cases: [&[&str]; 8] = [
+    are_no_words(&[
         &["dump", "--reason", "("],
         &["dump", "--vcpu", "x"],
         &["dump", "--pid", "-1"],
@@ -159,12 +160,7 @@ fn words_that_are_none() {
         &["stat", "--prometheus", "nowhere"],
         &["stat", "--json", "--csv", "x"],
         &["frobnicate"],
-    ];
-    for args in cases {
-        let output = run(&host, args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(output.stderr.starts_with(b"error: "), "{args:?}");
-    }
+    ]);
 }
 
 #[test]
@@ -175,14 +171,6 @@ fn files_that_cannot_be_written() {
         said.starts_with("kvmscope: cannot write /nonexistent/x: No such file"),
         "{said}"
     );
-    let full = || {
-        Stdio::from(
-            fs::OpenOptions::new()
-                .write(true)
-                .open("/dev/full")
-                .unwrap(),
-        )
-    };
     for args in [
         &["dump"][..],
         &["dump", "--json"],
@@ -191,12 +179,7 @@ fn files_that_cannot_be_written() {
         &["latency"],
         &["completions", "bash"],
     ] {
-        let output = kvmscope(&host).args(args).stdout(full()).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
-        assert!(
-            String::from_utf8_lossy(&output.stderr).contains("No space left"),
-            "{args:?}"
-        );
+        fails_when_full(&host, args);
     }
     // Nor does it matter when the complaint itself cannot be written.
     let status = kvmscope(&host)
@@ -240,14 +223,6 @@ fn recordings_that_are_none() {
     assert!(output.stdout.starts_with(b"3 snapshots"));
 }
 
-fn signal(child: &Child, name: &str) {
-    let pid = child.id().to_string();
-    let kill = std::process::Command::new("kill")
-        .args([name, &pid])
-        .status();
-    assert!(kill.unwrap().success());
-}
-
 #[test]
 fn latency_is_switched_back() {
     let machine = Machine::copy("restored");
@@ -265,13 +240,7 @@ fn latency_is_switched_back() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        for _ in 0..100 {
-            if machine.read(LATENCY) == "1" {
-                break;
-            }
-            sleep(Duration::from_millis(50));
-        }
-        assert_eq!(machine.read(LATENCY), "1", "{args:?}");
+        wait_for("timing", || machine.read(LATENCY) == "1");
         sleep(Duration::from_millis(100));
         signal(&child, name);
         assert_eq!(child.wait().unwrap().code(), Some(status), "{args:?}");
@@ -294,20 +263,8 @@ fn latency_that_was_on_stays_on() {
 fn nobody_reads_on() {
     let machine = Machine::copy("pipe");
     machine.write(LATENCY, "0");
-    let mut child = kvmscope(machine.root())
-        .args(["stat", "--latency", "-i", "0.1"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut reader = BufReader::new(child.stdout.take().unwrap());
-    let mut head = String::new();
-    reader.read_line(&mut head).unwrap();
-    drop(reader);
-    let output = child.wait_with_output().unwrap();
+    let head = read_a_line(machine.root(), &["stat", "--latency", "-i", "0.1"]);
     assert!(head.starts_with("No  VM-EXIT"), "{head}");
-    assert_eq!(output.status.code(), Some(141), "as of SIGPIPE");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(machine.read(LATENCY), "0");
 }
 

@@ -8,13 +8,16 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::{self, sleep, JoinHandle};
 use std::time::Duration;
 
-use common::{data, failure, kvmscope, run, stdout, Machine};
+use common::{
+    are_no_words, data, fails_when_full, failure, kvmscope, read_a_line, run, signal, stdout,
+    wait_for, Machine,
+};
 
 const WEB: &str = "sys/kernel/debug/kvm/812-11";
 const STORM: &str = "sys/kernel/debug/kvm/900-4";
@@ -83,25 +86,9 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     fs::rename(new, path)
 }
 
-fn signal(child: &Child, name: &str) {
-    let pid = child.id().to_string();
-    let kill = Command::new("kill").args([name, &pid]).status();
-    assert!(kill.expect("kill runs").success());
-}
-
 fn knob(machine: &Machine, vm: &str, name: &str) -> String {
     let text = machine.read(&format!("{vm}/scope/wss/{name}"));
     text.trim_end().to_string()
-}
-
-fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..500 {
-        if condition() {
-            return;
-        }
-        sleep(Duration::from_millis(20));
-    }
-    panic!("{what} did not happen");
 }
 
 #[test]
@@ -214,19 +201,7 @@ fn what_is_tracked_already_stays_so() {
 fn nobody_reads_on() {
     let machine = Machine::copy("wss-pipe");
     let _kernel = Kernel::run(&machine, &[WEB]);
-    let child = kvmscope(machine.root())
-        .args(["wss", "web", "--period", "0.02"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.expect("kvmscope runs");
-    let mut reader = BufReader::new(child.stdout.take().expect("piped"));
-    let mut head = String::new();
-    reader.read_line(&mut head).expect("a head");
-    drop(reader);
-    let output = child.wait_with_output().expect("it ended");
-    assert_eq!(output.status.code(), Some(141), "as of SIGPIPE: {output:?}");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    read_a_line(machine.root(), &["wss", "web", "--period", "0.02"]);
     assert_eq!(knob(&machine, WEB, "active"), "0");
 }
 
@@ -489,8 +464,7 @@ fn recordings_that_are_none() {
 
 #[test]
 fn words_that_are_none() {
-    let host = data("host");
-    let cases: [&[&str]; 12] = [
+    are_no_words(&[
         &["wss", "--period", "0.001"],
         &["wss", "--period", "x"],
         &["wss", "--intervals", "0"],
@@ -503,12 +477,7 @@ fn words_that_are_none() {
         &["heatmap", "--size", "10x10"],
         &["heatmap", "--tables", "all"],
         &["heatmap", "--from", "x", "--no-reads"],
-    ];
-    for args in cases {
-        let output = run(&host, args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(output.stderr.starts_with(b"error: "), "{args:?}");
-    }
+    ]);
 }
 
 #[test]
@@ -524,17 +493,7 @@ fn files_that_cannot_be_written() {
         &["heatmap", "--from", run, "--vm", "web", "--svg", "-"],
         &["heatmap", "--from", run, "--vm", "web", "--png", "-"],
     ] {
-        let full = fs::OpenOptions::new().write(true).open("/dev/full");
-        let output = kvmscope(Path::new("/nonexistent"))
-            .args(args)
-            .stdout(Stdio::from(full.expect("it is there")))
-            .output()
-            .expect("kvmscope runs");
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
-        assert!(
-            String::from_utf8_lossy(&output.stderr).contains("No space left"),
-            "{args:?}"
-        );
+        fails_when_full(Path::new("/nonexistent"), args);
     }
 }
 

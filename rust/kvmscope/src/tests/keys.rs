@@ -46,7 +46,7 @@ pub fn screen<S: Show>(live: &mut Live<S>, width: u16, height: u16) -> Vec<Strin
 
 /// Terminals of all sizes after each of these, and every key: nothing panics.
 pub fn any_size_and_any_key<S: Show>(new: impl Fn() -> Live<S>, texts: &[&str]) {
-    for width in (0..100).step_by(3) {
+    for width in (0..100).step_by(7) {
         for height in 0..12 {
             let mut live = new();
             for text in texts {

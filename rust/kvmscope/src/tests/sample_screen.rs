@@ -46,7 +46,7 @@ fn the_table() {
     );
     assert_eq!(
         screen(&mut app(), 40, 8)[1],
-        "      GPA   Heat   Heat%  Samples"
+        "      GPA   Heat   Heat%  Samples  Reads"
     );
 }
 

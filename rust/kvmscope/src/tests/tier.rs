@@ -39,7 +39,7 @@ impl Random {
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        (self.0 >> 33) * bound >> 31
+        ((self.0 >> 33) * bound) >> 31
     }
 }
 
