@@ -253,7 +253,7 @@ pub fn why_not_start(setup: &Setup, error: io::Error) -> anyhow::Error {
         }
         Some(libc::EOPNOTSUPP) => anyhow!(
             "the VM of process {pid} cannot be sampled: dmesg says why, in a line with \
-             \"kvmscope: no samples\""
+             \"kvmscope: no sampling\""
         ),
         _ => anyhow!(error).context(format!("the VM of process {pid} cannot be sampled")),
     }
