@@ -24,36 +24,48 @@ impl Nodes {
         };
         let with_memory = list("has_memory")
             .map_err(|_| anyhow!("this kernel knows no NUMA nodes: boot one with CONFIG_NUMA=y"))?;
-        let with_cpus = list("has_cpu").unwrap_or_default();
-        for given in fast.iter().chain(&slow) {
-            ensure!(
-                with_memory.contains(given),
-                "node {given} has no memory; there are {}",
-                names(&with_memory)
-            );
-        }
+        choose(
+            &with_memory,
+            &list("has_cpu").unwrap_or_default(),
+            fast,
+            slow,
+        )
+    }
+}
+
+fn choose(
+    with_memory: &[u32],
+    with_cpus: &[u32],
+    fast: Option<u32>,
+    slow: Option<u32>,
+) -> Result<Nodes> {
+    for given in fast.iter().chain(&slow) {
         ensure!(
-            with_memory.len() > 1,
-            "there is one NUMA node with memory, and nothing to move between: for a try, boot \
-             with numa=fake=2"
+            with_memory.contains(given),
+            "node {given} has no memory; there are {}",
+            names(with_memory)
         );
-        let others =
-            |not: Option<u32>| with_memory.iter().copied().filter(move |n| Some(*n) != not);
-        let has_cpus = |node: &u32| with_cpus.contains(node);
-        let fast = fast
-            .or_else(|| others(slow).find(has_cpus))
-            .or_else(|| others(slow).next());
-        let slow = slow
-            .or_else(|| others(fast).find(|node| !has_cpus(node)))
-            .or_else(|| others(fast).next());
-        let (Some(fast), Some(slow)) = (fast, slow) else {
-            bail!("there are no two nodes with memory");
-        };
-        ensure!(fast != slow, "node {fast} cannot be both fast and slow");
-        Ok(Nodes {
+    }
+    ensure!(
+        with_memory.len() > 1,
+        "there is one NUMA node with memory, and nothing to move between: for a try, boot with \
+         numa=fake=2"
+    );
+    let others = |not: Option<u32>| with_memory.iter().copied().filter(move |n| Some(*n) != not);
+    let has_cpus = |node: &u32| with_cpus.contains(node);
+    let fast = fast
+        .or_else(|| others(slow).find(has_cpus))
+        .or_else(|| others(slow).next());
+    let slow = slow
+        .or_else(|| others(fast).find(|node| !has_cpus(node)))
+        .or_else(|| others(fast).next());
+    match (fast, slow) {
+        (Some(fast), Some(slow)) if fast != slow => Ok(Nodes {
             fast: fast as i32,
             slow: slow as i32,
-        })
+        }),
+        (Some(both), _) => bail!("node {both} cannot be both fast and slow"),
+        (None, _) => bail!("there are no two nodes with memory"),
     }
 }
 
@@ -77,6 +89,32 @@ fn names(nodes: &[u32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_fast_one_and_the_slow_one() {
+        let choose = |memory: &[u32], cpus: &[u32], fast, slow| {
+            let nodes = choose(memory, cpus, fast, slow);
+            nodes
+                .map(|nodes| (nodes.fast, nodes.slow))
+                .map_err(|e| e.to_string())
+        };
+        // Two sockets, and memory that has no CPUs.
+        assert_eq!(choose(&[0, 1, 2], &[0, 1], None, None), Ok((0, 2)));
+        assert_eq!(choose(&[0, 1, 2], &[0, 1], Some(1), None), Ok((1, 2)));
+        assert_eq!(choose(&[0, 1, 2], &[0, 1], None, Some(0)), Ok((1, 0)));
+        assert_eq!(choose(&[0, 1], &[0, 1], None, None), Ok((0, 1)));
+        assert_eq!(choose(&[0, 1], &[0, 1], Some(1), None), Ok((1, 0)));
+        assert_eq!(choose(&[0, 1], &[], None, None), Ok((0, 1)));
+        assert!(choose(&[0], &[0], None, None)
+            .unwrap_err()
+            .contains("numa=fake=2"));
+        assert!(choose(&[0, 1], &[0], Some(1), Some(1))
+            .unwrap_err()
+            .contains("both"));
+        assert!(choose(&[0, 1], &[0], Some(7), None)
+            .unwrap_err()
+            .contains("node 7"));
+    }
 
     #[test]
     fn lists_of_nodes() {
