@@ -52,13 +52,15 @@ pub fn run(kernel: &Kernel, args: &Args) -> Result<()> {
 fn live(kernel: &Kernel, args: &Args) -> Result<()> {
     let stop = Stop::install()?;
     let setup = args.setup();
+    // Nothing is sampled before.
+    let begin_ns = monotonic_ns();
     let mut device = Device::start(kernel, &setup)?;
     let (vm, about) = identify(kernel, &setup)?;
     let begin = Begin {
         vm,
         about,
         setup,
-        begin_ns: monotonic_ns(),
+        begin_ns,
         slots: device.slots()?,
     };
     let on_screen = is_possible() && args.heat && !args.json;
