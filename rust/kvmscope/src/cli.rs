@@ -36,6 +36,7 @@ Examples:
   kvmscope wss                     how much memory each VM works with
   kvmscope heatmap --vm web        which memory, and when
   kvmscope sample 812 --heat       which memory is hot now
+  kvmscope tier 812                keep that on the fast NUMA node
 
 Run it as root: the kernel's tables are in debugfs. `kvmscope help COMMAND` has
 more examples."

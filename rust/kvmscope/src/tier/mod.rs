@@ -14,6 +14,7 @@ pub mod policy;
 pub mod records;
 pub mod tiering;
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
@@ -47,6 +48,10 @@ pub fn run(kernel: &Kernel, args: &Args) -> Result<()> {
         "the fast node is {}, the slow one {}; Ctrl-C ends it",
         nodes.fast, nodes.slow
     ));
+    let balancing = kernel.root().join("proc/sys/kernel/numa_balancing");
+    if fs::read_to_string(balancing).is_ok_and(|text| text.trim() != "0") {
+        say("the kernel balances nodes as well: sysctl kernel.numa_balancing=0 has it leave that");
+    }
 
     let end = args.duration.map(|time| Instant::now() + time);
     let is_over =
