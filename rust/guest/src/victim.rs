@@ -53,21 +53,39 @@ impl Victim {
         Ok((fd != 0).then_some(fd as i32))
     }
 
-    /// Kills it and waits until it is dead.
-    pub fn kill(self) -> Result<()> {
+    /// Kills it; it takes a while to die.
+    pub fn shoot(&self) -> Result<()> {
         // SAFETY: The process is a child of ours that has not been waited for,
         // so the number is still its own.
         let failed = unsafe { libc::kill(self.pid, libc::SIGKILL) };
         ensure!(failed == 0, "kill failed: {}", io::Error::last_os_error());
+        Ok(())
+    }
+
+    /// Whether one that was shot is dead. Not to be asked again then.
+    pub fn is_dead(&self) -> Result<bool> {
+        self.reap(libc::WNOHANG)
+    }
+
+    /// Kills it and waits until it is dead.
+    pub fn kill(self) -> Result<()> {
+        self.shoot()?;
+        self.reap(0).map(|_| ())
+    }
+
+    fn reap(&self, options: i32) -> Result<bool> {
         let mut status = 0;
         // SAFETY: `status` is there to be written to.
-        let waited = unsafe { libc::waitpid(self.pid, &mut status, 0) };
+        let waited = unsafe { libc::waitpid(self.pid, &mut status, options) };
+        if waited == 0 {
+            return Ok(false);
+        }
         ensure!(waited == self.pid, "a VM's process is gone unwaited for");
         ensure!(
             libc::WIFSIGNALED(status),
             "a VM ended by itself before it was killed"
         );
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -51,6 +51,9 @@ pub struct Args {
     within: u64,
 }
 
+/// How many VMs may be dying at a time.
+const DYING: usize = 12;
+
 /// Where a process says how far it is.
 struct Progress(MmapRegion);
 
@@ -154,9 +157,11 @@ pub fn run(args: &Args) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let mut running: Vec<&Process> = processes.iter().collect();
     let mut alive: Vec<(Victim, Instant)> = Vec::new();
+    // It takes a VM longer to die than to be created.
+    let mut dying: Vec<Victim> = Vec::new();
     let (mut vms, mut told) = (0, 0);
     while !running.is_empty() {
-        while alive.len() < args.vms as usize {
+        while alive.len() < args.vms as usize && dying.len() < DYING {
             let delay = Duration::from_micros(random.u64(0..=args.within * 1000));
             let victim = Victim::start(random.u32(1..=2), random.u32(..))?;
             alive.push((victim, Instant::now() + delay));
@@ -165,24 +170,33 @@ pub fn run(args: &Args) -> Result<()> {
         thread::sleep(Duration::from_millis(2));
         let now = Instant::now();
         while let Some(next) = alive.iter().position(|(_, dies)| *dies <= now) {
-            alive.swap_remove(next).0.kill()?;
+            let (victim, _) = alive.swap_remove(next);
+            victim.shoot()?;
+            dying.push(victim);
         }
-        let mut over = Vec::new();
-        for (index, process) in running.iter().enumerate() {
-            if process.is_over()? {
-                over.push(index);
+        let mut index = 0;
+        while index < dying.len() {
+            if dying[index].is_dead()? {
+                dying.swap_remove(index);
+            } else {
+                index += 1;
             }
         }
-        over.into_iter().rev().for_each(|index| {
-            running.swap_remove(index);
-        });
+        let mut index = 0;
+        while index < running.len() {
+            if running[index].is_over()? {
+                running.swap_remove(index);
+            } else {
+                index += 1;
+            }
+        }
         let tenth = 10 * sum(&processes)?.0 / args.operations;
         if tenth > told {
             told = tenth;
             writeln!(io::stdout(), "fuzz {}0 percent", told.min(10))?;
         }
     }
-    for (victim, _) in alive {
+    for victim in alive.into_iter().map(|(victim, _)| victim).chain(dying) {
         victim.kill()?;
     }
     settle()?;
