@@ -8,6 +8,7 @@
 
 mod bpf;
 mod code;
+mod compare;
 mod cost;
 mod dirty;
 mod exits;
@@ -22,6 +23,7 @@ mod pages;
 mod paging;
 mod race;
 mod refused;
+mod scribble;
 mod skewed;
 mod sleep;
 mod storm;
@@ -64,6 +66,8 @@ enum Command {
     WssStudy(wss_study::Args),
     Leaves(leaves::Args),
     Sleep(sleep::Args),
+    Scribble(scribble::Args),
+    Compare(compare::Args),
     BpfCount(bpf::Args),
 }
 
@@ -85,6 +89,8 @@ fn run(command: Command) -> Result<()> {
         Command::WssStudy(args) => wss_study::run(&args),
         Command::Leaves(args) => leaves::run(&args),
         Command::Sleep(args) => sleep::run(&args),
+        Command::Scribble(args) => scribble::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::BpfCount(args) => bpf::run(&args),
     }
 }
