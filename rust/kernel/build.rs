@@ -42,5 +42,5 @@ fn main() {
 
     println!("cargo::rustc-env=KVM_SCOPE_GENERATED={out}");
     println!("cargo::rustc-env=KVM_SCOPE_INCLUDE={}", include.display());
-    println!("cargo::rustc-check-cfg=cfg(CONFIG_KVM_SCOPE, CONFIG_KVM_SCOPE_WSS)");
+    println!("cargo::rustc-check-cfg=cfg(CONFIG_KVM_SCOPE, CONFIG_KVM_SCOPE_SAMPLE, CONFIG_KVM_SCOPE_WSS)");
 }

@@ -15,6 +15,7 @@
 //! - [`dump`]: the table that `echo 1 > /sys/kernel/kvmscope/dump` prints;
 //! - [`knobs`]: the words that may be written to a knob;
 //! - [`leaves`]: what a guest asks for by CPUID;
+//! - [`sample`]: which pages the access sampler looks at, when and how many;
 //! - [`wss`]: working sets from the log of written pages;
 //! - [`wss_tables`]: what programs read of them in debugfs.
 
@@ -28,6 +29,9 @@ pub mod knobs;
 pub mod latency;
 pub mod leaves;
 pub mod reasons;
+pub mod sample;
+#[cfg(CONFIG_KVM_SCOPE_SAMPLE)]
+mod sample_ffi;
 pub mod tables;
 pub mod wss;
 #[cfg(CONFIG_KVM_SCOPE_WSS)]

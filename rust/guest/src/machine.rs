@@ -192,6 +192,11 @@ impl Space {
         self.advise(gfn * PAGE, pages * PAGE, libc::MADV_DONTNEED)
     }
 
+    /// Has it merged with equal pages, wherever the host finds them.
+    pub fn mergeable(&self) -> Result<()> {
+        self.advise(0, self.whole(), libc::MADV_MERGEABLE)
+    }
+
     /// Touches each huge page, and says whether the host has made it one.
     pub fn fill(&self) -> Result<bool> {
         for address in (0..self.size + 2 * SPARE).step_by(HUGE as usize) {

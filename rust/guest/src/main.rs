@@ -23,6 +23,9 @@ mod pages;
 mod paging;
 mod race;
 mod refused;
+mod sample;
+mod sample_fuzz;
+mod sampling;
 mod scribble;
 mod skewed;
 mod sleep;
@@ -64,6 +67,8 @@ enum Command {
     Wss(wss::Args),
     WssStorm(wss_storm::Args),
     WssStudy(wss_study::Args),
+    Sample(sample::Args),
+    SampleFuzz(sample_fuzz::Args),
     Leaves(leaves::Args),
     Sleep(sleep::Args),
     Scribble(scribble::Args),
@@ -87,6 +92,8 @@ fn run(command: Command) -> Result<()> {
         Command::Wss(args) => wss::run(&args),
         Command::WssStorm(args) => wss_storm::run(&args),
         Command::WssStudy(args) => wss_study::run(&args),
+        Command::Sample(args) => sample::run(&args),
+        Command::SampleFuzz(args) => sample_fuzz::run(&args),
         Command::Leaves(args) => leaves::run(&args),
         Command::Sleep(args) => sleep::run(&args),
         Command::Scribble(args) => scribble::run(&args),

@@ -58,7 +58,14 @@ pub enum Touch {
     Write = 2,
     /// Load from it, then store to it.
     Both = 3,
+    /// Execute [`RETURN`] in it.
+    Execute = 4,
 }
+
+/// Where the code lies in a page that is executed.
+pub const ENTRY: u64 = 8;
+/// That code: a jump to where EDI or RDI points.
+pub const RETURN: [u8; 2] = [0xff, 0xe7];
 
 /// An entry of a list.
 pub const fn entry(gfn: u64, touch: Touch) -> u32 {
@@ -145,7 +152,14 @@ global_asm!(
     5:  test eax, {write}
         jz 6f
         mov [edx], ebp
-    6:  dec ecx
+    6:  test eax, {execute}
+        jz 8f
+        add edx, {entry}
+        # Back to 8f: mov edi, and a jump to EDX or RDX.
+        .byte 0xbf
+        .long 8f - guest_pages + {code}
+        .byte 0xff, 0xe2
+    8:  dec ecx
     7:  test ecx, ecx
         jnz 4b
         cmp dword ptr [esi + {repeat}], 0
@@ -278,6 +292,9 @@ global_asm!(
     cold_done = const COLD_DONE,
     read = const Touch::Read as u32,
     write = const Touch::Write as u32,
+    execute = const Touch::Execute as u32,
+    entry = const ENTRY,
+    code = const CODE,
     smm_list = const SMM_LIST,
     port_done = const PORT_DONE,
 );
