@@ -313,7 +313,9 @@ impl Pace {
             .saturating_sub(scale(self.expected, since, 2 * SECOND));
 
         let missing = self.owed.saturating_sub(self.expected as i64).max(0) as u64;
-        let cost = seen.cost_ns();
+        // Looking for it and taking it away, and the fault.
+        let batch_share = div(seen.batch_ns, seen.armed.max(1));
+        let cost = seen.cost_ns().saturating_add(batch_share);
         let affordable = self.affordable_ns(params, seen);
         let want = if rate == 0 {
             0

@@ -11,8 +11,9 @@ use std::time::Duration;
 use anyhow::{ensure, Result};
 
 use crate::logs::Mode;
-use crate::machine::{cpu_time, Machine, Runner, Shape, Space};
+use crate::machine::{cpu_time, Machine, Runner, Shape, Space, HALF};
 use crate::pages::{self, Program, DATA, PAGE};
+use crate::sampling::{Config, Session, READ, WRITE};
 use crate::tracking::Tracking;
 
 /// Measure what rewriting pages costs, in the guest, its vCPU and the kernel
@@ -62,6 +63,12 @@ enum Logging {
     Manual,
     /// Working-set tracking
     Track,
+    /// Nothing, and the pages are unmapped from the guest between two rounds, though
+    /// not from the host: their slot is deleted and added
+    Refault,
+    /// Nothing, and the sampler has taken the pages' mappings away: counted are the
+    /// pages that were samples
+    Sample,
 }
 
 impl Logging {
@@ -71,6 +78,8 @@ impl Logging {
             Logging::DirtyLog => "dirty-log",
             Logging::Manual => "manual",
             Logging::Track => "track",
+            Logging::Refault => "refault",
+            Logging::Sample => "sample",
         }
     }
 
@@ -78,7 +87,7 @@ impl Logging {
         match self {
             Logging::DirtyLog => Some(Mode::Bitmap),
             Logging::Manual => Some(Mode::Manual),
-            Logging::None | Logging::Track => None,
+            _ => None,
         }
     }
 }
@@ -121,6 +130,8 @@ pub fn run(args: &Args) -> Result<()> {
         }
         Logging::DirtyLog | Logging::Manual => by_log(args, &machine, &vcpu, &mut rounds)?,
         Logging::Track => by_tracking(args, &machine, &vcpu, &mut rounds)?,
+        Logging::Refault => by_refaults(args, &machine, &vcpu, &mut rounds)?,
+        Logging::Sample => by_samples(args, &machine, &vcpu, &mut rounds)?,
     }
     print(args, rounds)
 }
@@ -158,6 +169,56 @@ fn by_log(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Rounds) ->
             *rounds = Rounds::default();
         }
     }
+    Ok(())
+}
+
+fn by_refaults(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Rounds) -> Result<()> {
+    for _ in 0..args.rounds {
+        for index in [HALF - 1, HALF] {
+            machine.delete(index)?;
+            machine.add(index)?;
+        }
+        pass(vcpu, rounds)?;
+    }
+    Ok(())
+}
+
+/// The harvest is what it took to take the mappings away.
+fn by_samples(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Rounds) -> Result<()> {
+    let config = Config {
+        rate: 1_000_000,
+        // Not writes alone, so that mappings go rather than be write-protected.
+        access: (READ | WRITE).into(),
+        ring_records: 1 << 20,
+        ..Config::of(std::process::id(), machine.fd.as_raw_fd())
+    };
+    let mut session = Session::start(config)?;
+    let pages = u64::from(args.pages);
+    for _ in 0..args.rounds {
+        let before = session.stats()?;
+        let mut armed = before;
+        session.change(config)?;
+        while armed.armed - before.armed < pages * 9 / 10 {
+            thread::sleep(Duration::from_millis(2));
+            armed = session.stats()?;
+        }
+        session.change(Config { rate: 0, ..config })?;
+        let armed = session.stats()?;
+        let mut round = Rounds::default();
+        pass(vcpu, &mut round)?;
+        let after = session.stats()?;
+        let taken = after.taken - armed.taken;
+        ensure!(taken >= pages / 2, "only {taken} pages were samples");
+        let scaled = |n: u64| n * pages / taken;
+        rounds.ticks.extend(round.ticks.iter().copied().map(scaled));
+        rounds.vcpu.extend(round.vcpu.iter().copied().map(scaled));
+        let arming = armed.spent_ns - before.spent_ns;
+        let count = armed.armed - before.armed;
+        rounds.harvest.push(arming * pages / count);
+        rounds.sums[0] += taken;
+        rounds.sums[4] += armed.flushes - before.flushes;
+    }
+    session.stop()?;
     Ok(())
 }
 

@@ -347,6 +347,7 @@ struct Outcome {
     stats: Stats,
     counts: BTreeMap<u64, u64>,
     leaves: BTreeSet<u64>,
+    huge: u64,
     records: u64,
     wrong: BTreeMap<&'static str, Vec<Record>>,
     rate: u64,
@@ -496,6 +497,7 @@ fn take(args: &Args, guest: &Guest, outcome: &mut Outcome, records: &[Record]) {
     let level: &[u8] = if args.huge { &[1, 2] } else { &[1] };
     for record in records {
         outcome.records += 1;
+        outcome.huge += u64::from(record.level == 2);
         if let Some(why) = guest.fault(record, args.access, level) {
             outcome.wrong.entry(why).or_default().push(*record);
         } else if guest.uses.get(&record.gfn).is_some_and(|u| u.data) {
@@ -640,7 +642,7 @@ fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Resul
         out,
         "sample taken {} data {} found {found} of {of} false {wrong} chi {chi} rate {} asked {} \
          rate_now {} spent_ppm {} armed {} filtered {} disarmed {} delivered {} lost {} batches {} \
-         flushes {} fault_ns {} periods {} disturbed {} log_lacks {} merged {}",
+         flushes {} fault_ns {} periods {} disturbed {} log_lacks {} merged {} huge {}",
         stats.taken,
         counts.iter().sum::<u64>(),
         outcome.rate,
@@ -659,8 +661,13 @@ fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Resul
         outcome.disturbed,
         outcome.log_lacks,
         merged.trim().parse::<u64>().unwrap_or(0),
+        outcome.huge,
     )?;
     ensure!(wrong == 0, "{wrong} samples are false");
+    ensure!(
+        !args.huge || outcome.huge > 0,
+        "there is no sample of a huge page"
+    );
     ensure!(stamped, "the memory does not have what the guest wrote");
     ensure!(outcome.log_lacks == 0, "the dirty log lacks pages");
     ensure!(
