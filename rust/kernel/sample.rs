@@ -178,11 +178,14 @@ impl Seen {
         self.taken.saturating_add(self.filtered)
     }
 
+    /// Mappings that are not armed any more.
+    fn resolved(&self) -> u64 {
+        self.faults().saturating_add(self.disarmed)
+    }
+
     /// Mappings that are still to be accessed.
     fn pending(&self) -> u64 {
-        self.armed
-            .saturating_sub(self.faults())
-            .saturating_sub(self.disarmed)
+        self.armed.saturating_sub(self.resolved())
     }
 
     /// What a fault costs, in the mean.
@@ -229,8 +232,6 @@ struct Pace {
     last: Seen,
     /// Samples that should have been taken and were not.
     owed: i64,
-    /// Samples that are expected of what is armed.
-    expected: u64,
     /// Of late, samples and what was armed for them; and what is too fresh to tell.
     came: u64,
     armed: u64,
@@ -251,13 +252,15 @@ impl Pace {
         share.clamp(16, 1024)
     }
 
-    fn learn(&mut self, armed: u64, taken: u64, since: u64) {
-        self.fresh = self.fresh.saturating_add(armed);
-        let ripe = scale(self.fresh, since, SECOND).max(taken).min(self.fresh);
-        self.fresh = self.fresh.saturating_sub(ripe);
+    /// What has come, and what has not come within a second or so and counts as cold.
+    fn learn(&mut self, armed: u64, taken: u64, resolved: u64, since: u64) {
+        let fresh = self.fresh.saturating_add(armed).saturating_sub(resolved);
+        let cold = scale(fresh, since, SECOND);
+        self.fresh = fresh.saturating_sub(cold);
+        let ripe = resolved.saturating_add(cold);
         self.came = self.came.saturating_add(taken);
         self.armed = self.armed.saturating_add(ripe);
-        if self.armed > 1024 {
+        if self.armed > 512 {
             self.came /= 2;
             self.armed /= 2;
         }
@@ -289,7 +292,8 @@ impl Pace {
         };
         let armed = seen.armed.saturating_sub(self.last.armed);
         let taken = seen.taken.saturating_sub(self.last.taken);
-        self.learn(armed, taken, since);
+        let resolved = seen.resolved().saturating_sub(self.last.resolved());
+        self.learn(armed, taken, resolved, since);
         self.last = *seen;
 
         // What a guest that touches little leaves undone is not all made up for.
@@ -302,17 +306,8 @@ impl Pace {
             .clamp(credit.saturating_neg(), debt);
 
         let share = self.share();
-        let coming = armed.saturating_mul(share).saturating_mul(SECOND) / 1024;
-        self.expected = self
-            .expected
-            .saturating_add(coming)
-            .saturating_sub(taken.saturating_mul(SECOND));
-        // What has not come after some seconds does not.
-        self.expected = self
-            .expected
-            .saturating_sub(scale(self.expected, since, 2 * SECOND));
-
-        let missing = self.owed.saturating_sub(self.expected as i64).max(0) as u64;
+        let expected = scale(self.fresh.saturating_mul(SECOND), share, 1024);
+        let missing = self.owed.saturating_sub(expected as i64).max(0) as u64;
         // Looking for it and taking it away, and the fault.
         let batch_share = div(seen.batch_ns, seen.armed.max(1));
         let cost = seen.cost_ns().saturating_add(batch_share);
@@ -336,10 +331,7 @@ impl Pace {
             .saturating_mul(1000)
             .saturating_mul(params.budget_ppm.into());
         let wait = self.wait_ns(rate, batch, per_second);
-        // A batch is paid for by the samples that come of it.
-        let batches = scale(batch, SECOND, wait.max(1)).min(per_second / 2);
-        let per_sample = scale(cost, 1024, share);
-        let can = div(per_second.saturating_sub(batches), per_sample);
+        let can = div(per_second, scale(cost, 1024, share));
         self.rate_now = rate.min(can);
 
         // Neither in step with the guest nor with anything else.

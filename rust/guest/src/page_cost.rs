@@ -183,10 +183,12 @@ fn by_refaults(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Round
     Ok(())
 }
 
-/// The harvest is what it took to take the mappings away.
+/// A third of the pages at a time, so that finding them takes as long as in a guest
+/// that has most of its memory mapped. The harvest is what it took the sampler to
+/// find them and take their mappings away.
 fn by_samples(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Rounds) -> Result<()> {
     let config = Config {
-        rate: 1_000_000,
+        rate: 0,
         // Not writes alone, so that mappings go rather than be write-protected.
         access: (READ | WRITE).into(),
         ring_records: 1 << 20,
@@ -194,27 +196,37 @@ fn by_samples(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Rounds
     };
     let mut session = Session::start(config)?;
     let pages = u64::from(args.pages);
+    let mut plain = Rounds::default();
+    for _ in 0..3 {
+        pass(vcpu, &mut plain)?;
+    }
     for _ in 0..args.rounds {
         let before = session.stats()?;
         let mut armed = before;
-        session.change(config)?;
-        while armed.armed - before.armed < pages * 9 / 10 {
-            thread::sleep(Duration::from_millis(2));
+        session.change(Config {
+            rate: 1_000_000,
+            ..config
+        })?;
+        while armed.armed - before.armed < pages / 3 {
+            thread::sleep(Duration::from_millis(1));
             armed = session.stats()?;
         }
-        session.change(Config { rate: 0, ..config })?;
+        session.change(config)?;
         let armed = session.stats()?;
         let mut round = Rounds::default();
         pass(vcpu, &mut round)?;
-        let after = session.stats()?;
-        let taken = after.taken - armed.taken;
-        ensure!(taken >= pages / 2, "only {taken} pages were samples");
-        let scaled = |n: u64| n * pages / taken;
-        rounds.ticks.extend(round.ticks.iter().copied().map(scaled));
-        rounds.vcpu.extend(round.vcpu.iter().copied().map(scaled));
-        let arming = armed.spent_ns - before.spent_ns;
+        let taken = session.stats()?.taken - armed.taken;
+        ensure!(taken >= pages / 6, "only {taken} pages were samples");
+        let per_page = |all: &[u64], plain: &[u64]| {
+            let (all, plain) = (middle(all), middle(plain));
+            all.saturating_sub(plain) * pages / taken + plain
+        };
+        rounds.ticks.push(per_page(&round.ticks, &plain.ticks));
+        rounds.vcpu.push(per_page(&round.vcpu, &plain.vcpu));
         let count = armed.armed - before.armed;
-        rounds.harvest.push(arming * pages / count);
+        rounds
+            .harvest
+            .push((armed.spent_ns - before.spent_ns) * pages / count);
         rounds.sums[0] += taken;
         rounds.sums[4] += armed.flushes - before.flushes;
     }
