@@ -18,6 +18,10 @@ pub const PAGES: u64 = 512;
 /// One bit for each page of a region.
 pub type Bits = [u64; 8];
 
+/// A number up to [`MAX_INTERVALS`] for each page of a region, eight of them in a word,
+/// the first one's in its lowest byte.
+pub type Counts = [u64; 64];
+
 /// Every page of a region.
 pub const ALL: Bits = [u64::MAX; 8];
 
@@ -34,6 +38,10 @@ pub const MAX_CANDIDATES: usize = 128;
 /// Periods after which it is asked again what a page is used for.
 const ASK_AGAIN: u64 = 16;
 
+/// So many periods a region is kept that nobody touches: more often than not somebody
+/// comes back to it.
+const IDLE: u8 = 4;
+
 /// The periods that are remembered.
 pub const HISTORY: usize = 64;
 
@@ -45,28 +53,41 @@ pub struct Region {
     logged: Bits,
     /// Dirty when the page tables were read; cleared again once the log explains it.
     suspect: Bits,
+    /// Logged in a sub-interval of this period that has ended.
+    counted: Bits,
     /// Accessed in this period.
     accessed: Bits,
+    /// Dirty when they were unmapped in this period.
+    gone: Bits,
     /// Used by the guest as page tables, as far as is known.
     table: Bits,
     /// Known to be one or the other, page table or data.
     known: Bits,
     /// Sub-intervals of this period in which each page was logged.
-    counts: [u8; PAGES as usize],
+    counts: Counts,
     /// Mapped by a huge leaf at some time in this period.
     huge: bool,
-    /// Any of the counts is not zero.
-    counted: bool,
+    /// A huge leaf was dirty when it was unmapped in this period.
+    huge_gone: bool,
+    /// Periods without a part in them.
+    idle: u8,
     /// The period before.
     last: Last,
 }
 
+/// What was found out of a region in a period that has ended.
 #[repr(C)]
 #[derive(Clone)]
-struct Last {
-    counts: [u8; PAGES as usize],
-    accessed: Bits,
-    huge: bool,
+pub struct Last {
+    /// In how many sub-intervals each page was logged.
+    pub counts: Counts,
+    /// Read or written: a write is an access, whether the accessed bits were looked
+    /// at or not.
+    pub touched: Bits,
+    /// The page tables, as far as they were known then.
+    pub table: Bits,
+    /// Mapped by a huge leaf.
+    pub huge: bool,
     any: bool,
 }
 
@@ -76,15 +97,19 @@ impl Region {
         Self {
             logged: NONE,
             suspect: NONE,
+            counted: NONE,
             accessed: NONE,
+            gone: NONE,
             table: NONE,
             known: NONE,
-            counts: [0; PAGES as usize],
+            counts: [0; PAGES as usize / 8],
             huge: false,
-            counted: false,
+            huge_gone: false,
+            idle: 0,
             last: Last {
-                counts: [0; PAGES as usize],
-                accessed: NONE,
+                counts: [0; PAGES as usize / 8],
+                touched: NONE,
+                table: NONE,
                 huge: false,
                 any: false,
             },
@@ -103,45 +128,76 @@ impl Region {
             self.logged = ALL;
             self.huge = true;
         }
-        for (counts, &word) in self.counts.chunks_exact_mut(64).zip(&self.logged) {
-            for_each_bit(word, |bit| {
-                if let Some(count) = counts.get_mut(bit) {
-                    *count = count.saturating_add(1);
-                }
-            });
+        for (counts, &word) in self.counts.chunks_exact_mut(8).zip(&self.logged) {
+            count(counts, word);
         }
-        self.counted = true;
+        merge(&mut self.counted, &self.logged);
         self.logged = NONE;
         rearmed
     }
 
+    /// The pages that were logged in so many sub-intervals of this period.
+    fn reached(&self, threshold: u8) -> Bits {
+        if threshold == 1 {
+            return self.counted;
+        }
+        let mut reached = NONE;
+        for (word, counts) in reached.iter_mut().zip(self.counts.chunks_exact(8)) {
+            let counts = counts.iter().flat_map(|counts| counts.to_le_bytes());
+            for (bit, count) in (0..64u32).zip(counts) {
+                *word |= u64::from(count >= threshold).wrapping_shl(bit);
+            }
+        }
+        reached
+    }
+
     /// Adds the period to `sum`, makes it the last, and begins another.
     fn end_period(&mut self, threshold: u8, sum: &mut Sets) {
-        self.last.any = self.counted || !is_empty(&self.accessed);
-        if self.last.any {
-            let words = self.counts.chunks_exact(64).zip(&self.accessed);
-            for ((counts, &accessed), &table) in words.zip(&self.table) {
-                let mut written = 0u64;
-                let mut any = 0u64;
-                for (bit, &count) in (0..64u32).zip(counts) {
-                    written |= u64::from(count >= threshold).wrapping_shl(bit);
-                    any |= u64::from(count != 0).wrapping_shl(bit);
-                }
-                add(&mut sum.written, (written & !table).count_ones());
-                add(&mut sum.tables, (written & table).count_ones());
-                add(&mut sum.read_set, (accessed | any).count_ones());
+        let any = !is_empty(&self.counted) || !is_empty(&self.accessed);
+        self.idle = if any { 0 } else { self.idle.saturating_add(1) };
+        if any {
+            let written = self.reached(threshold);
+            for (written, table) in written.iter().zip(&self.table) {
+                add(&mut sum.written, written & !table);
+                add(&mut sum.tables, written & table);
             }
-            let reached = |count: &u8| *count >= threshold;
-            let huge = self.huge && self.counts.first().is_some_and(reached);
+            let huge = self.huge && written.first().is_some_and(|word| word & 1 != 0);
             add(&mut sum.huge, huge.into());
+            self.last.touched = self.accessed;
+            merge(&mut self.last.touched, &self.counted);
+            for touched in &self.last.touched {
+                add(&mut sum.touched, *touched);
+            }
+            self.last.counts = self.counts;
+            self.last.table = self.table;
+            self.last.huge = self.huge;
+            self.counts = [0; PAGES as usize / 8];
         }
-        self.last.counts = self.counts;
-        self.last.accessed = self.accessed;
-        self.last.huge = self.huge;
-        self.counts = [0; PAGES as usize];
+        self.last.any = any;
+        self.counted = NONE;
         self.accessed = NONE;
-        self.counted = false;
+        self.gone = NONE;
         self.huge = false;
+        self.huge_gone = false;
+    }
+
+    /// Takes into account what was dirty when it was unmapped: it must have been
+    /// logged in this period, or be in the log by now.
+    fn settle(&mut self) {
+        if is_empty(&self.gone) {
+            return;
+        }
+        if self.huge_gone && !(is_empty(&self.counted) && is_empty(&self.logged)) {
+            // Its one entry stood for all of it.
+            for (counts, counted) in self.counts.chunks_exact_mut(8).zip(&self.counted) {
+                count(counts, !counted);
+            }
+            self.counted = ALL;
+        }
+        let words = self.gone.iter().zip(&self.counted);
+        for (suspect, (gone, counted)) in self.suspect.iter_mut().zip(words) {
+            *suspect |= gone & !counted;
+        }
     }
 
     /// Counts the pages that were dirty when they were looked at, but are not in
@@ -167,27 +223,13 @@ impl Region {
 
     /// Whether there is nothing worth remembering.
     fn is_blank(&self) -> bool {
-        !self.last.any && !self.counted && is_empty(&self.logged) && is_empty(&self.table)
+        self.idle > IDLE && is_empty(&self.logged) && is_empty(&self.table)
     }
 
     /// The last period, for [`crate::wss_tables::pages`]; None if the region had
     /// no part in it.
-    pub fn last(&self) -> Option<(&[u8; PAGES as usize], &Bits, &Bits, bool)> {
-        let last = &self.last;
-        last.any
-            .then_some((&last.counts, &last.accessed, &self.table, last.huge))
-    }
-
-    /// The pages that were read or written: a write is an access, whether the
-    /// accessed bits were looked at or not.
-    pub fn touched(counts: &[u8; PAGES as usize], accessed: &Bits) -> Bits {
-        let mut touched = *accessed;
-        for (word, counts) in touched.iter_mut().zip(counts.chunks_exact(64)) {
-            for (bit, &count) in (0..64u32).zip(counts) {
-                *word |= u64::from(count != 0).wrapping_shl(bit);
-            }
-        }
-        touched
+    pub fn last(&self) -> Option<&Last> {
+        self.last.any.then_some(&self.last)
     }
 }
 
@@ -197,12 +239,36 @@ impl Default for Region {
     }
 }
 
-fn add(sum: &mut u64, count: u32) {
-    *sum = sum.wrapping_add(count.into());
+/// Adds the members of a set.
+fn add(sum: &mut u64, set: u64) {
+    // The kernel's CPUs cannot be assumed to count bits: most sets are empty.
+    if set != 0 {
+        *sum = sum.wrapping_add(set.count_ones().into());
+    }
+}
+
+/// Raises the counts of the pages that `word` has a bit for by one, eight at a time.
+/// None exceeds a byte: there are no more sub-intervals.
+fn count(counts: &mut [u64], mut word: u64) {
+    while word != 0 {
+        let byte = word.trailing_zeros() / 8;
+        let bits = word.wrapping_shr(8 * byte) & 0xff;
+        // To each byte of a word its own bit, then a one to those that have it.
+        let spread = bits.wrapping_mul(0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+        let ones = (spread.wrapping_add(0x7f7f_7f7f_7f7f_7f7f) >> 7) & 0x0101_0101_0101_0101;
+        if let Some(counts) = counts.get_mut(byte as usize) {
+            *counts = counts.wrapping_add(ones);
+        }
+        word &= !0xffu64.wrapping_shl(8 * byte);
+    }
 }
 
 fn is_empty(bits: &Bits) -> bool {
     bits.iter().all(|word| *word == 0)
+}
+
+fn merge(to: &mut Bits, from: &Bits) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to |= from);
 }
 
 fn for_each_bit(mut word: u64, mut f: impl FnMut(usize)) {
@@ -210,6 +276,11 @@ fn for_each_bit(mut word: u64, mut f: impl FnMut(usize)) {
         f(word.trailing_zeros() as usize);
         word &= word.wrapping_sub(1);
     }
+}
+
+/// The number of the region that a guest physical address is in.
+fn region_of(gpa: u64) -> u64 {
+    (gpa >> 12) / PAGES
 }
 
 /// The word and the bit of a page in its region.
@@ -286,13 +357,16 @@ pub struct Period {
     pub sampled: u64,
     /// Those of them that the guest touched.
     pub sampled_touched: u64,
+    /// Pages of which nothing is known of when they were unmapped: so many may be
+    /// missing.
+    pub unmapped_lost: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sets {
     written: u64,
     tables: u64,
-    read_set: u64,
+    touched: u64,
     huge: u64,
 }
 
@@ -364,15 +438,18 @@ impl<R: Regions> Wss<R> {
     /// Takes entries of a log, guest physical addresses.
     pub fn logged(&mut self, gpas: &[u64]) {
         self.entries = self.entries.wrapping_add(gpas.len() as u64);
-        let mut gfns = gpas.iter().map(|gpa| gpa >> 12).peekable();
-        while let Some(&gfn) = gfns.peek() {
-            let number = gfn / PAGES;
+        let mut gpas = gpas.iter();
+        let mut next = gpas.next();
+        while let Some(&first) = next {
+            // One look-up for as many as lie in the same region.
+            let number = region_of(first);
             let mut region = self.regions.region(number);
-            while let Some(gfn) = gfns.next_if(|gfn| gfn / PAGES == number) {
+            while let Some(&gpa) = next.filter(|gpa| region_of(**gpa) == number) {
                 match &mut region {
-                    Some(region) => set(&mut region.logged, gfn),
+                    Some(region) => set(&mut region.logged, gpa >> 12),
                     None => self.lost = self.lost.wrapping_add(1),
                 }
+                next = gpas.next();
             }
         }
     }
@@ -399,8 +476,9 @@ impl<R: Regions> Wss<R> {
             for (index, (word, known)) in (0u64..8).zip(logged.iter().zip(&region.known)) {
                 for_each_bit(word & !known, |bit| {
                     let page = index.wrapping_mul(64).wrapping_add(bit as u64);
-                    let steady = region.counts.get(page as usize);
-                    let steady = steady.is_some_and(|&count| u32::from(count) == so_far);
+                    let counts = region.counts.get((page / 8) as usize);
+                    let count = counts.map(|counts| counts.to_le_bytes()[(page % 8) as usize]);
+                    let steady = count.is_some_and(|count| u32::from(count) == so_far);
                     if let (true, true, Some(slot)) =
                         (steady, found < budget, candidates.get_mut(found))
                     {
@@ -451,12 +529,24 @@ impl<R: Regions> Wss<R> {
             self.lost = self.lost.wrapping_add(1);
             return false;
         };
-        let merge = |to: &mut Bits, from: &Bits| {
-            to.iter_mut().zip(from).for_each(|(to, from)| *to |= from);
-        };
         merge(&mut region.accessed, accessed);
         merge(&mut region.suspect, dirty);
         region.huge |= huge;
+        true
+    }
+
+    /// Takes what the leaves of a region said when they were unmapped, or when
+    /// somebody else cleared their accessed bits: nothing else tells of pages that
+    /// were read. False without memory.
+    pub fn unmapped(&mut self, gfn: u64, accessed: &Bits, dirty: &Bits, huge: bool) -> bool {
+        let Some(region) = self.regions.region(gfn / PAGES) else {
+            self.lost = self.lost.wrapping_add(1);
+            return false;
+        };
+        merge(&mut region.accessed, accessed);
+        merge(&mut region.gone, dirty);
+        region.huge |= huge;
+        region.huge_gone |= huge && !is_empty(dirty);
         true
     }
 
@@ -468,6 +558,7 @@ impl<R: Regions> Wss<R> {
         let mut lost = self.lost;
         let ask_again = self.number % ASK_AGAIN == ASK_AGAIN - 1;
         self.regions.for_each(|_, region| {
+            region.settle();
             lost = lost.wrapping_add(region.lost());
             region.end_period(threshold, &mut sets);
             if ask_again {
@@ -486,7 +577,7 @@ impl<R: Regions> Wss<R> {
             period: *period,
             written: sets.written,
             tables: sets.tables,
-            read_set: if reads { sets.read_set } else { 0 },
+            read_set: if reads { sets.touched } else { 0 },
             huge: sets.huge,
             entries: self.entries,
             rearmed: self.rearmed,

@@ -51,6 +51,7 @@ matches_prototype!(
     kvm_scope_wss_end_interval,
     kvm_scope_wss_is_over,
     kvm_scope_wss_scanned,
+    kvm_scope_wss_unmapped_pages,
     kvm_scope_wss_end_period,
     kvm_scope_wss_candidates,
     kvm_scope_wss_probed,
@@ -227,6 +228,27 @@ unsafe extern "C" fn kvm_scope_wss_scanned(
     }
 }
 
+/// Takes what the leaves that mapped pages of the region at `gfn` said when they were
+/// unmapped. Returns 0 or -ENOMEM.
+///
+/// # Safety
+///
+/// As for [`wss`]; `bits` is valid. May sleep.
+#[no_mangle]
+unsafe extern "C" fn kvm_scope_wss_unmapped_pages(
+    this: *mut c_void,
+    gfn: u64,
+    bits: *const kvm_scope_wss_bits,
+) -> c_int {
+    // SAFETY: By our own contract.
+    let (this, bits) = unsafe { (wss(this), &*bits) };
+    if this.unmapped(gfn, &bits.accessed, &bits.dirty, bits.huge != 0) {
+        0
+    } else {
+        ENOMEM.to_errno()
+    }
+}
+
 /// Ends a period and begins the next.
 ///
 /// # Safety
@@ -251,6 +273,7 @@ unsafe extern "C" fn kvm_scope_wss_end_period(
         nested_runs: period.nested_runs,
         sampled: period.sampled,
         sampled_touched: period.sampled_touched,
+        unmapped_lost: period.unmapped_lost,
     };
     this.end_period(&period, params(next));
 }

@@ -6,13 +6,13 @@
 
 use core::fmt::{self, Write};
 
-use crate::wss::{Estimate, Region, Regions, Wss, PAGES};
+use crate::wss::{Estimate, Regions, Wss, PAGES};
 
 /// The version of each format: raised when a reader of the old one would misread.
 const VERSION: u32 = 1;
 
 /// The names of an estimate's values, in the order of [`values`].
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "period",
     "start_ns",
     "duration_ns",
@@ -34,9 +34,10 @@ const NAMES: [&str; 21] = [
     "nested_runs",
     "sampled",
     "sampled_touched",
+    "unmapped_lost",
 ];
 
-fn values(estimate: &Estimate) -> [u64; 21] {
+fn values(estimate: &Estimate) -> [u64; 22] {
     let period = &estimate.period;
     [
         estimate.number,
@@ -60,6 +61,7 @@ fn values(estimate: &Estimate) -> [u64; 21] {
         period.nested_runs,
         period.sampled,
         period.sampled_touched,
+        period.unmapped_lost,
     ]
 }
 
@@ -153,14 +155,14 @@ pub fn pages<R: Regions>(wss: &mut Wss<R>, out: &mut [u8]) -> usize {
         records,
     ]);
     wss.for_each_region(|number, region| {
-        let Some((counts, accessed, table, huge)) = region.last() else {
+        let Some(last) = region.last() else {
             return;
         };
         bytes.words(&[number.wrapping_mul(PAGES)]);
-        bytes.ints(&[huge.into(), 0]);
-        bytes.words(&Region::touched(counts, accessed));
-        bytes.words(table);
-        bytes.put(counts);
+        bytes.ints(&[last.huge.into(), 0]);
+        bytes.words(&last.touched);
+        bytes.words(&last.table);
+        bytes.words(&last.counts);
     });
     bytes.len
 }

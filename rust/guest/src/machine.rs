@@ -261,6 +261,8 @@ pub struct Shape {
     pub ring: Option<u32>,
     /// What KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is enabled with, if not 0.
     pub manual: u64,
+    /// GiB of memory, in one more slot, that nobody ever touches.
+    pub reserve: u64,
 }
 
 /// A virtual machine.
@@ -271,6 +273,8 @@ pub struct Machine {
     /// Its memory.
     pub space: Arc<Space>,
     shape: Shape,
+    /// What the slot of [`Shape::reserve`] has.
+    _reserve: Option<MmapRegion>,
     slots: Mutex<Vec<Slot>>,
     /// The dirty rings of its vCPUs.
     pub rings: Mutex<Vec<Ring>>,
@@ -307,11 +311,16 @@ impl Machine {
                 present: false,
                 logged: false,
             });
+        let reserve = match shape.reserve {
+            0 => None,
+            gib => Some(reserve(&fd, parts.len() as u32, gib << 30)?),
+        };
         let machine = Self {
             kvm,
             fd,
             space,
             shape,
+            _reserve: reserve,
             slots: Mutex::new(slots.collect()),
             rings: Mutex::new(Vec::new()),
         };
@@ -474,6 +483,30 @@ impl Machine {
         regs.rflags = 0x202;
         fd.set_regs(&regs).context("KVM_SET_REGS failed")
     }
+}
+
+/// A slot of so many bytes beyond everything else, as a VM has it that could be given
+/// more memory later.
+fn reserve(fd: &VmFd, slot: u32, bytes: u64) -> Result<MmapRegion> {
+    let region = MmapRegion::build(
+        None,
+        bytes as usize,
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+    )
+    .context("no address space for the reserve")?;
+    let memory = kvm_userspace_memory_region {
+        slot,
+        flags: 0,
+        guest_phys_addr: 4 << 30,
+        memory_size: bytes,
+        userspace_addr: region.as_ptr() as u64,
+    };
+    // SAFETY: The range is all of a mapping that the machine keeps for as long as a
+    // vCPU can run, and no Rust object is in it.
+    unsafe { fd.set_user_memory_region(memory) }
+        .context("KVM does not take the reserve: is it beyond the guest's physical addresses?")?;
+    Ok(region)
 }
 
 #[derive(Clone, Copy, Debug)]

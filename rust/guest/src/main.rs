@@ -29,6 +29,7 @@ mod sampling;
 mod scribble;
 mod skewed;
 mod sleep;
+mod slowdown;
 mod storm;
 mod tracking;
 mod truth;
@@ -64,6 +65,7 @@ enum Command {
     Dirty(dirty::Args),
     Skewed(skewed::Args),
     PageCost(page_cost::Args),
+    Slowdown(slowdown::Args),
     Wss(wss::Args),
     WssStorm(wss_storm::Args),
     WssStudy(wss_study::Args),
@@ -89,6 +91,7 @@ fn run(command: Command) -> Result<()> {
         Command::Dirty(args) => dirty::run(&args),
         Command::Skewed(args) => skewed::run(&args),
         Command::PageCost(args) => page_cost::run(&args),
+        Command::Slowdown(args) => slowdown::run(&args),
         Command::Wss(args) => wss::run(&args),
         Command::WssStorm(args) => wss_storm::run(&args),
         Command::WssStudy(args) => wss_study::run(&args),

@@ -51,6 +51,9 @@ pub struct Args {
     /// Memory, if more than the pages need
     #[arg(long, value_name = "MIB", default_value_t = 16)]
     memory: u64,
+    /// Besides, a memslot of so many GiB that nobody touches
+    #[arg(long, value_name = "GIB", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..8192))]
+    reserve: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -110,10 +113,11 @@ pub fn run(args: &Args) -> Result<()> {
     let span = u64::from(args.pages) * u64::from(args.stride) * PAGE;
     let least = (DATA + span).next_multiple_of(8 << 20);
     let space = Arc::new(Space::new(least.max(args.memory << 20), false)?);
-    let shape = args
-        .mode
-        .log()
-        .map_or(Shape::default(), |mode| mode.shape(Shape::default()));
+    let shape = Shape {
+        reserve: args.reserve,
+        ..Shape::default()
+    };
+    let shape = args.mode.log().map_or(shape, |mode| mode.shape(shape));
     let machine = Arc::new(Machine::new(space, shape)?);
     let vcpu = machine.vcpu(0, Program::Stride)?;
     vcpu.set(pages::BASE, DATA as u32)?;

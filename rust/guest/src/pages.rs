@@ -93,6 +93,8 @@ pub const TSC_AFTER: u64 = 0x28;
 pub const BASE: u64 = 0x30;
 /// Stride: from one page to the next, in bytes.
 pub const STRIDE: u64 = 0x34;
+/// Stride: how many passes, one if 0.
+pub const PASSES: u64 = 0x60;
 /// Scribble: how often to pause between two writes.
 pub const PACE: u64 = 0x38;
 /// Scribble: the seed of the random pages.
@@ -201,14 +203,17 @@ global_asm!(
         rdtsc
         mov [esi + {before}], eax
         mov [esi + {before} + 4], edx
-        mov edx, [esi + {base}]
         mov ebx, [esi + {stride}]
-        mov ecx, [esi + {count}]
         mov edi, [esi + {stamp}]
-    1:  mov [edx], edi
+        mov ebp, [esi + {passes}]
+    1:  mov edx, [esi + {base}]
+        mov ecx, [esi + {count}]
+    2:  mov [edx], edi
         add edx, ebx
         dec ecx
-        jnz 1b
+        jnz 2b
+        dec ebp
+        jg 1b
         rdtsc
         mov [esi + {after}], eax
         mov [esi + {after} + 4], edx
@@ -280,6 +285,7 @@ global_asm!(
     after = const TSC_AFTER,
     base = const BASE,
     stride = const STRIDE,
+    passes = const PASSES,
     pace = const PACE,
     seed = const SEED,
     word = const WORD,

@@ -17,8 +17,6 @@ struct Page {
     /// A touch each.
     writes: Vec<When>,
     read: bool,
-    /// Mapped no more since it was read: the accessed bit is gone.
-    unmapped: bool,
     /// Anything may be reported of it.
     free: bool,
     /// Written to over and over: as often as there are sub-intervals.
@@ -72,7 +70,6 @@ impl Truth {
     pub fn touch(&mut self, gfn: u64, touch: Touch, when: When) {
         let page = self.pages.entry(gfn).or_default();
         page.read = true;
-        page.unmapped = false;
         if touch != Touch::Read {
             page.writes.push(when);
         }
@@ -95,33 +92,9 @@ impl Truth {
         self.pages.entry(gfn).or_default().free = true;
     }
 
-    /// Everything was unmapped, or may have been.
-    pub fn unmap(&mut self) {
-        self.pages
-            .values_mut()
-            .for_each(|page| page.unmapped = true);
-    }
-
     /// How many pages were touched.
     pub fn len(&self) -> usize {
         self.pages.len()
-    }
-
-    /// Of the pages that were unmapped after they were read, and not written to:
-    /// how many there are, and how many are reported.
-    pub fn unmapped(&self, reported: &Pages) -> (u64, u64) {
-        let (mut all, mut found) = (0, 0);
-        for (&gfn, page) in &self.pages {
-            if page.unmapped && !page.free && page.writes.is_empty() {
-                all += 1;
-                let chunk = reported
-                    .chunks
-                    .iter()
-                    .find(|c| c.gfn == gfn / CHUNK * CHUNK);
-                found += u64::from(chunk.is_some_and(|c| c.read((gfn % CHUNK) as usize)));
-            }
-        }
-        (all, found)
     }
 
     fn bounds(&self, gfn: u64, intervals: u8, apart: Option<u64>) -> Bounds {
@@ -148,7 +121,7 @@ impl Truth {
                 in_different_intervals(&page.writes, apart).min(intervals)
             },
             at_most: u8::try_from(most).unwrap_or(u8::MAX).min(intervals),
-            must_read: written || (page.read && !page.unmapped),
+            must_read: written || page.read,
             may_read: written || page.read,
         }
     }
@@ -316,24 +289,6 @@ mod tests {
             nothing,
             "read missing (3): 0x1 0x2 0x3; written missing (2): 0x2 0x3"
         );
-    }
-
-    #[test]
-    fn what_was_unmapped_may_be_missing_from_the_reads_only() {
-        let mut truth = truth();
-        truth.unmap();
-        let rules = Rules::default();
-        assert_eq!(differences(&truth, &[2, 3], &[(2, 1), (3, 2)], &rules), "");
-        assert_eq!(
-            differences(&truth, &[1, 3], &[(2, 1), (3, 2)], &rules),
-            "read missing (1): 0x2"
-        );
-        assert_ne!(differences(&truth, &[2, 3], &[(3, 2)], &rules), "");
-        assert_eq!(truth.unmapped(&pages(&[(0, 0, &[1], &[], &[])])), (1, 1));
-        assert_eq!(truth.unmapped(&pages(&[])), (1, 0));
-        // Touched again, it is mapped again.
-        truth.touch(1, Touch::Read, (50, 60));
-        assert_ne!(differences(&truth, &[2, 3], &[(2, 1), (3, 2)], &rules), "");
     }
 
     #[test]

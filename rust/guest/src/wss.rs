@@ -27,11 +27,8 @@ use crate::truth::{Rules, Truth, When};
 /// compares the sets, page by page: written, read, page tables, and in how many
 /// sub-intervals. A round whose passes do not lie within one period is made
 /// again. Prints a line for each difference, then `wss programs N exact N rounds
-/// R again A pages P entries E swaps S in_place D full_exits X flushes F unmapped
-/// U reported V`; fails when there was a difference. The last two: how many pages
-/// were read, never written, and unmapped in the same period (by balloon or
-/// memslots), and how many of them the read set has; the accessed bit is gone
-/// with the mapping, so these alone may be missing.
+/// R again A pages P entries E swaps S in_place D full_exits X flushes F`; fails when
+/// there was a difference.
 #[derive(clap::Args)]
 pub struct Args {
     /// Only say whether working sets can be tracked here: `wss supported` or
@@ -53,6 +50,9 @@ pub struct Args {
     /// Memory
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     memory: u64,
+    /// Besides, a memslot of so many GiB that nobody touches
+    #[arg(long, value_name = "GIB", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..8192))]
+    reserve: u64,
     /// At most so many pages in a list
     #[arg(long, value_name = "P", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=pages::LIST_ENTRIES as u64))]
     pages: u64,
@@ -147,7 +147,7 @@ pub fn run(args: &Args) -> Result<()> {
     writeln!(
         io::stdout(),
         "wss programs {} exact {} rounds {} again {} pages {} entries {} swaps {} in_place {} \
-         full_exits {} flushes {} unmapped {} reported {}",
+         full_exits {} flushes {}",
         args.programs,
         sum.exact,
         sum.rounds,
@@ -157,9 +157,7 @@ pub fn run(args: &Args) -> Result<()> {
         sum.swaps,
         sum.in_place,
         sum.full_exits,
-        sum.flushes,
-        sum.unmapped,
-        sum.reported
+        sum.flushes
     )?;
     ensure!(all, "{} programs differ", args.programs - sum.exact);
     Ok(())
@@ -181,8 +179,6 @@ struct Sum {
     in_place: u64,
     full_exits: u64,
     flushes: u64,
-    unmapped: u64,
-    reported: u64,
 }
 
 impl Sum {
@@ -195,8 +191,6 @@ impl Sum {
         self.in_place += other.in_place;
         self.full_exits += other.full_exits;
         self.flushes += other.flushes;
-        self.unmapped += other.unmapped;
-        self.reported += other.reported;
     }
 }
 
@@ -288,6 +282,7 @@ impl<'a> Trial<'a> {
         let mut shape = Shape {
             long: args.long,
             smm: args.smm,
+            reserve: args.reserve,
             ..Shape::default()
         };
         if let Some(mode) = args.log {
@@ -493,7 +488,7 @@ impl<'a> Trial<'a> {
         // No pass at all is a round, too.
         for _ in 0..self.random.u32(0..=3) {
             self.pass(&mut truth)?;
-            self.between_passes(&mut truth)?;
+            self.between_passes()?;
             if self.random.bool() {
                 let part = self.args.period_ms * 1000 / 4;
                 thread::sleep(Duration::from_micros(self.random.u64(0..=part)));
@@ -564,9 +559,6 @@ impl<'a> Trial<'a> {
         if estimate.get("period")? != period || when.0 < from || when.1 > to {
             return Ok(false);
         }
-        if self.unmaps() {
-            truth.unmap();
-        }
         self.free_what_spins(&mut truth);
         let mut lines = truth.compare(&pages, &self.rules(estimate)?);
         lines.extend(contradictions(estimate, &pages)?);
@@ -578,7 +570,7 @@ impl<'a> Trial<'a> {
         );
         self.differences
             .extend(lines.iter().map(|line| format!("{what} {line}")));
-        self.account(&truth, estimate, &pages)?;
+        self.account(&truth, estimate)?;
         Ok(true)
     }
 
@@ -653,12 +645,7 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    fn account(&mut self, truth: &Truth, estimate: &Estimate, pages: &Pages) -> Result<()> {
-        let (unmapped, reported) = if pages.reads {
-            truth.unmapped(pages)
-        } else {
-            (0, 0)
-        };
+    fn account(&mut self, truth: &Truth, estimate: &Estimate) -> Result<()> {
         let sum = Sum {
             pages: truth.len() as u64,
             entries: estimate.get("entries")?,
@@ -666,8 +653,6 @@ impl<'a> Trial<'a> {
             in_place: estimate.get("in_place")?,
             full_exits: estimate.get("full_exits")?,
             flushes: estimate.get("flushes")?,
-            unmapped,
-            reported,
             ..Sum::default()
         };
         self.sum.add(&sum);
@@ -834,14 +819,12 @@ impl<'a> Trial<'a> {
             .collect()
     }
 
-    fn between_passes(&mut self, truth: &mut Truth) -> Result<()> {
+    fn between_passes(&mut self) -> Result<()> {
         if self.does(Disturb::Memslots) && self.random.bool() {
             self.change_slots()?;
-            truth.unmap();
         }
         if self.does(Disturb::Balloon) && self.random.bool() {
             discard(&self.machine, &mut self.random)?;
-            truth.unmap();
         }
         if self.does(Disturb::ToggleLog) && !self.args.huge && self.random.u32(0..3) == 0 {
             self.toggle_log()?;
@@ -965,6 +948,7 @@ fn contradictions(estimate: &Estimate, pages: &Pages) -> Result<Vec<String>> {
         ("read_set", read),
         ("huge", huge),
         ("lost", 0),
+        ("unmapped_lost", 0),
         ("nested_runs", 0),
     ] {
         let got = estimate.get(name)?;
