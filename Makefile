@@ -8,7 +8,7 @@ export KVMSCOPE_START := $(shell date +%s)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup kernel demo boot test test-full bench study study-wss selftests deb tree clean variants programs
+.PHONY: help setup kernel demo boot test test-full bench study study-wss selftests fuzz mutations deb tree clean variants programs
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -43,6 +43,12 @@ study-wss: ## a known working set as four estimators see it: written, written an
 
 selftests: variants programs ## the kernel's own KVM selftests, on unpatched KVM and on patched: a table
 	@qemu-test/selftests
+
+fuzz: ## foreign bytes for all that parses them, 20 s for each kind
+	@scripts/fuzz
+
+mutations: ## take out one safeguard after the other, and see that a test notices
+	@qemu-test/mutate
 
 deb: ## Debian packages for a real machine, from its configuration or CONFIG=FILE
 	@scripts/deb

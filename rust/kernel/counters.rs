@@ -7,8 +7,7 @@
 //! aligned 64-bit load sees a value that was once there, and never one that is
 //! smaller than what the same reader saw before.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
+use crate::atomic::{AtomicU64, Relaxed};
 use crate::reasons::SLOTS;
 
 /// One counter per slot, incremented by C in place (`kvm_scope_vm_exit()`).
@@ -35,8 +34,8 @@ pub struct Table {
 }
 
 impl Counts {
-    const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; SLOTS])
+    fn new() -> Self {
+        Self(core::array::from_fn(|_| AtomicU64::new(0)))
     }
 
     /// Counts one event. To be called by the vCPU's thread only; a slot out of
@@ -63,7 +62,7 @@ impl Counts {
 
 impl Counters {
     /// All zero.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             all: Counts::new(),
             nested: Counts::new(),

@@ -19,6 +19,10 @@
 //! - [`wss`]: working sets from the log of written pages;
 //! - [`wss_tables`]: what programs read of them in debugfs.
 
+/// The atomics of counters; `rust/models` has a model checker's in their place.
+mod atomic {
+    pub(crate) use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+}
 pub mod books;
 pub mod counters;
 pub mod dump;

@@ -892,6 +892,10 @@ impl<'a> Trial<'a> {
             thread::sleep(Duration::from_millis(3 * self.args.period_ms));
         }
         if self.does(Disturb::Restart) && self.random.bool() {
+            // What one run has logged last is no part of the next.
+            if self.random.bool() {
+                self.pass(&mut Truth::default())?;
+            }
             self.tracking.set("active", 0)?;
             if self.random.bool() {
                 self.pass(&mut Truth::default())?;

@@ -27,7 +27,16 @@ fn answer(stream: &TcpStream, page: &impl Fn() -> anyhow::Result<String>) -> io:
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
 
-    let request = read_request(stream)?;
+    exchange(stream, stream, page)
+}
+
+/// Reads a request and writes the answer to it.
+pub fn exchange(
+    input: impl Read,
+    stream: impl Write,
+    page: &impl Fn() -> anyhow::Result<String>,
+) -> io::Result<()> {
+    let request = read_request(input)?;
     let words: Vec<&str> = request.split(' ').collect();
     let (method, path) = match words[..] {
         [method, path, version] if version.starts_with("HTTP/1.") => (method, path),
@@ -57,8 +66,8 @@ fn answer(stream: &TcpStream, page: &impl Fn() -> anyhow::Result<String>) -> io:
 
 /// The request's first line. The rest is read too, or closing would reset the
 /// connection before the client has our answer.
-fn read_request(stream: &TcpStream) -> io::Result<String> {
-    let mut reader = BufReader::new(stream.take(REQUEST_MAX));
+fn read_request(input: impl Read) -> io::Result<String> {
+    let mut reader = BufReader::new(input.take(REQUEST_MAX));
     let mut bytes = Vec::new();
     reader.read_until(b'\n', &mut bytes)?;
     let first = String::from_utf8_lossy(&bytes).trim_end().to_string();
@@ -71,7 +80,7 @@ fn read_request(stream: &TcpStream) -> io::Result<String> {
     }
 }
 
-fn reply(mut stream: &TcpStream, status: &str, body: bool, text: &str) -> io::Result<()> {
+fn reply(mut stream: impl Write, status: &str, body: bool, text: &str) -> io::Result<()> {
     let head = format!(
         "HTTP/1.1 {status}\r\n\
          Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n\

@@ -143,18 +143,7 @@ impl Kernel {
     fn find_out(&self, pid: u32) -> About {
         let proc = self.root.join("proc").join(pid.to_string());
         let read = |file| fs::read(proc.join(file)).unwrap_or_default();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_string();
-
-        let status = text(&read("status"));
-        let process = status
-            .lines()
-            .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
-        let cmdline = read("cmdline");
-        let words: Vec<String> = cmdline.split(|byte| *byte == 0).map(text).collect();
-        About {
-            process: process.unwrap_or(pid),
-            name: guest_name(&words).unwrap_or_else(|| text(&read("comm"))),
-        }
+        about(pid, &read("status"), &read("cmdline"), &read("comm"))
     }
 
     /// Whether a knob is on. One that the kernel does not have is off.
@@ -316,9 +305,23 @@ fn directories(path: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 }
 
 /// The pid and file descriptor that KVM names a VM's directory after.
-fn vm_name(name: &str) -> Option<(u32, u32)> {
+pub fn vm_name(name: &str) -> Option<(u32, u32)> {
     let (pid, fd) = name.split_once('-')?;
     Some((pid.parse().ok()?, fd.parse().ok()?))
+}
+
+/// What these files of a task's in /proc say.
+pub fn about(pid: u32, status: &[u8], cmdline: &[u8], comm: &[u8]) -> About {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_string();
+    let status = text(status);
+    let process = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
+    let words: Vec<String> = cmdline.split(|byte| *byte == 0).map(text).collect();
+    About {
+        process: process.unwrap_or(pid),
+        name: guest_name(&words).unwrap_or_else(|| text(comm)),
+    }
 }
 
 /// QEMU's: `-name web,process=...` or `-name guest=web,...`.

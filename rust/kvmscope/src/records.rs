@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::interval::Interval;
+use crate::table::Reason;
 use crate::view::{By, Line, Owner, View};
 
 /// Raised when a field changes its meaning; new fields do not raise it.
@@ -73,12 +74,7 @@ impl Record {
                 Owner::Ended => None,
             }),
             vcpu: subject.vcpu,
-            number: subject.reason.as_ref().and_then(|reason| {
-                // As the kernel's header has it.
-                reason
-                    .number()
-                    .map(|n| if n == u32::MAX { -1 } else { n.into() })
-            }),
+            number: subject.reason.as_ref().and_then(Reason::signed),
             reason: subject.reason.as_ref().map(|reason| reason.name.clone()),
             exits: cost.exits,
             exits_per_s: line.rate.map(thousandths),

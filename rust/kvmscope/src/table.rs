@@ -20,7 +20,7 @@ pub struct Reason {
 
 impl Reason {
     /// None for what is not an exit of a known reason. The numbers are those of
-    /// the CPU's manual; -1 (SVM's VMEXIT_INVALID) is `u32::MAX`.
+    /// the CPU's manual; SVM's codes from -4 to -1 are those that end in `u32::MAX`.
     pub fn new(number: Option<u32>, name: &str) -> Reason {
         Reason {
             order: (number.is_none(), number.unwrap_or(0)),
@@ -32,28 +32,44 @@ impl Reason {
         (!self.order.0).then_some(self.order.1)
     }
 
+    /// The number as the kernel's header has it, where a few of SVM's are negative.
+    pub fn signed(&self) -> Option<i64> {
+        self.number().map(|number| {
+            let signed = number as i32;
+            if (LOWEST..0).contains(&signed) {
+                signed.into()
+            } else {
+                number.into()
+            }
+        })
+    }
+
     /// Reads the number as the kernel prints it.
     pub fn parse_number(text: &str) -> Option<Option<u32>> {
-        match text {
-            "-" => Some(None),
-            "-1" => Some(Some(u32::MAX)),
-            _ => match text.strip_prefix("0x") {
-                Some(hex) => u32::from_str_radix(hex, 16).ok().map(Some),
-                None => text.parse().ok().map(Some),
-            },
+        if text == "-" {
+            Some(None)
+        } else if text.starts_with('-') {
+            let signed = text.parse().ok()?;
+            (LOWEST..0).contains(&signed).then_some(Some(signed as u32))
+        } else if let Some(hex) = text.strip_prefix("0x") {
+            u32::from_str_radix(hex, 16).ok().map(Some)
+        } else {
+            text.parse().ok().map(Some)
         }
     }
 
     /// The number as the kernel prints it.
     pub fn number_text(&self) -> String {
-        match self.number() {
+        match self.signed() {
             None => "-".to_string(),
-            Some(u32::MAX) => "-1".to_string(),
             Some(number) if number > 0xffff => format!("{number:#x}"),
             Some(number) => number.to_string(),
         }
     }
 }
+
+/// The lowest of SVM's negative codes.
+const LOWEST: i32 = -4;
 
 /// Where the time from an exit to the next entry went.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

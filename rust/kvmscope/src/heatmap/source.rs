@@ -3,7 +3,7 @@
 //! What there is to draw: the periods of a VM, in order.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
+use std::io::{BufRead, Cursor, Read};
 use std::path::Path;
 use std::time::Instant;
 
@@ -108,19 +108,20 @@ impl Gathered {
 /// From a recording, or a kernel's `pages`.
 pub fn read(file: &Path, args: &Heatmap) -> Result<Vec<Source>> {
     let name = file.display();
-    let mut input = open(file)?;
+    from(open(file)?, args).with_context(|| name.to_string())
+}
+
+/// The same of what was opened.
+pub fn from(mut input: impl BufRead, args: &Heatmap) -> Result<Vec<Source>> {
     let mut first = Vec::new();
     let mut begun = input.by_ref().take(MAGIC.len() as u64);
-    begun
-        .read_to_end(&mut first)
-        .with_context(|| format!("cannot read {name}"))?;
-    let sources = if first == MAGIC {
+    begun.read_to_end(&mut first).context("cannot read")?;
+    if first == MAGIC {
         let rest = input.take(PAGES_FILE_MAX);
         pages_file(first, rest).map(|source| vec![source])
     } else {
         recording(Cursor::new(first).chain(input), args)
-    };
-    sources.with_context(|| name.to_string())
+    }
 }
 
 fn pages_file(mut bytes: Vec<u8>, mut rest: impl Read) -> Result<Source> {
@@ -137,7 +138,7 @@ fn pages_file(mut bytes: Vec<u8>, mut rest: impl Read) -> Result<Source> {
     })
 }
 
-fn recording(input: impl std::io::BufRead, args: &Heatmap) -> Result<Vec<Source>> {
+fn recording(input: impl BufRead, args: &Heatmap) -> Result<Vec<Source>> {
     let lines = Lines::of_any(input, &[&WORKING_SETS, &SAMPLES])?;
     if lines.format() == &SAMPLES {
         return samples(lines, args);

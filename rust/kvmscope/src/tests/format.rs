@@ -26,15 +26,29 @@ fn latency(rows: &str) -> Result<Table, String> {
 
 #[test]
 fn numbers_of_reasons() {
-    let rows = "-1 ERR 5 0\n10 CPUID 7 2\n1024 NPF 1 1\n0x80000001 VMGEXIT 3 0\n- VMFAIL 4 0\n";
+    let rows = "-1 ERR 5 0\n-4 INVALID_PMC 6 0\n10 CPUID 7 2\n1024 NPF 1 1\n0x80000001 VMGEXIT 3 0\n- VMFAIL 4 0\n";
     let mut table = exits(rows).unwrap();
     let numbers: Vec<String> = table
         .rows()
         .map(|(reason, _)| reason.number_text())
         .collect();
-    assert_eq!(numbers, ["10", "1024", "0x80000001", "-1", "-"]);
+    assert_eq!(numbers, ["10", "1024", "0x80000001", "-4", "-1", "-"]);
     assert_eq!(table.cost_mut(Reason::new(Some(10), "CPUID")).nested, 2);
     assert_eq!(table.cost_mut(Reason::new(Some(u32::MAX), "ERR")).exits, 5);
+    let pmc = Reason::new(Some(0xffff_fffc), "INVALID_PMC");
+    assert_eq!((pmc.signed(), table.cost_mut(pmc).exits), (Some(-4), 6));
+    for odd in [
+        "-5",
+        "-0",
+        "--",
+        "-x",
+        "",
+        "0x",
+        "0x1ffffffff",
+        "4294967296",
+    ] {
+        assert!(exits(&format!("{odd} ERR 5 0\n")).is_err(), "{odd}");
+    }
     assert_eq!(table.cost_mut(Reason::new(None, "VMFAIL")).exits, 4);
 }
 
