@@ -50,7 +50,22 @@ pub struct Args {
     /// Only say whether this kernel can do it, and if not, why
     #[arg(long)]
     probe: bool,
+    /// Only this path; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = PATHS)]
+    path: Vec<String>,
 }
+
+const PATHS: [&str; 7] = [
+    "create",
+    "start",
+    "enter",
+    "worker",
+    "read",
+    "write",
+    "statistics",
+];
+/// Those that are only there where working sets can be tracked.
+const TRACKING: [&str; 3] = ["start", "enter", "worker"];
 
 /// The directories in which the kernel is told what may fail.
 struct Injection {
@@ -344,21 +359,24 @@ pub fn run(args: &Args) -> Result<()> {
         let subject = Subject::new()?;
         subject.tracking()?.start()?
     };
-    if tracks {
-        knob("autostart", "wss")?;
-    }
     knob("latency", "1")?;
-    create(&injection, &nth)?;
-    if tracks {
-        knob("autostart", "none")?;
-        start(&injection, &nth)?;
-        enter(&injection, &nth)?;
-        work(&injection)?;
+    for name in PATHS {
+        if !args.path.is_empty() && !args.path.iter().any(|path| path == name)
+            || TRACKING.contains(&name) && !tracks
+        {
+            continue;
+        }
+        let tally = match name {
+            "create" => create(&injection, &nth, tracks)?,
+            "start" => start(&injection, &nth)?,
+            "enter" => enter(&injection, &nth)?,
+            "worker" => work(&injection)?,
+            "read" => read(&injection, &nth, tracks)?,
+            "write" => write(&injection, &nth, tracks)?,
+            _ => statistics(&injection, &nth)?,
+        };
+        tally.print(name)?;
     }
-    injection.only_ours(false)?;
-    read(&nth, tracks)?;
-    write(&nth, tracks)?;
-    statistics(&nth)?;
     knob("latency", "0")
 }
 
@@ -379,8 +397,11 @@ fn knob(name: &str, word: &str) -> Result<()> {
 }
 
 /// A VM and two vCPUs come to be, tracked from the first on.
-fn create(injection: &Injection, nth: &Nth) -> Result<()> {
+fn create(injection: &Injection, nth: &Nth, tracks: bool) -> Result<Tally> {
     injection.only_ours(true)?;
+    if tracks {
+        knob("autostart", "wss")?;
+    }
     let memory = Memory::new()?;
     let kvm = vm::open()?;
     let mut tally = Tally::default();
@@ -407,11 +428,14 @@ fn create(injection: &Injection, nth: &Nth) -> Result<()> {
         }
         Ok(taken)
     })?;
-    tally.print("create")
+    if tracks {
+        knob("autostart", "none")?;
+    }
+    Ok(tally)
 }
 
 /// Tracking begins.
-fn start(injection: &Injection, nth: &Nth) -> Result<()> {
+fn start(injection: &Injection, nth: &Nth) -> Result<Tally> {
     injection.only_ours(true)?;
     let mut tally = Tally::default();
     tally.exhaust("starting to track", |n| {
@@ -433,11 +457,11 @@ fn start(injection: &Injection, nth: &Nth) -> Result<()> {
         subject.goes_on()?;
         Ok(taken)
     })?;
-    tally.print("start")
+    Ok(tally)
 }
 
 /// A vCPU is entered for the first time since then.
-fn enter(injection: &Injection, nth: &Nth) -> Result<()> {
+fn enter(injection: &Injection, nth: &Nth) -> Result<Tally> {
     injection.only_ours(true)?;
     let mut tally = Tally::default();
     tally.exhaust("entering a tracked guest", |n| {
@@ -449,11 +473,11 @@ fn enter(injection: &Injection, nth: &Nth) -> Result<()> {
         subject.goes_on()?;
         Ok(taken)
     })?;
-    tally.print("enter")
+    Ok(tally)
 }
 
 /// The worker of a tracked VM hears of a page, then of a period's end.
-fn work(injection: &Injection) -> Result<()> {
+fn work(injection: &Injection) -> Result<Tally> {
     // All that it does is ours.
     injection.only_ours(false)?;
     let mut tally = Tally::default();
@@ -480,7 +504,7 @@ fn work(injection: &Injection) -> Result<()> {
         let result = Ok(0);
         Ok(Taken { result, failed })
     })?;
-    tally.print("worker")
+    Ok(tally)
 }
 
 /// So many periods pass, with the guest running again and again.
@@ -531,7 +555,8 @@ fn files(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 /// Each file is read.
-fn read(nth: &Nth, tracks: bool) -> Result<()> {
+fn read(injection: &Injection, nth: &Nth, tracks: bool) -> Result<Tally> {
+    injection.only_ours(false)?;
     let mut subject = Subject::new()?;
     subject.goes_on()?;
     if tracks {
@@ -560,13 +585,13 @@ fn read(nth: &Nth, tracks: bool) -> Result<()> {
         tally.exhaust(&what, |n| nth.take(n, || read_all(&name, &mut buffer)))?;
     }
     subject.goes_on()?;
-    tally.print("read")?;
     ensure!(count >= 8, "there are only {count} files to be read");
-    Ok(())
+    Ok(tally)
 }
 
 /// Each word is written; what fails leaves things as they were.
-fn write(nth: &Nth, tracks: bool) -> Result<()> {
+fn write(injection: &Injection, nth: &Nth, tracks: bool) -> Result<Tally> {
+    injection.only_ours(false)?;
     let mut subject = Subject::new()?;
     subject.goes_on()?;
     let own = subject.directory().join("scope");
@@ -617,11 +642,12 @@ fn write(nth: &Nth, tracks: bool) -> Result<()> {
         fs::write(Path::new(KNOBS).join("exits"), "1")?;
         subject.goes_on()?;
     }
-    tally.print("write")
+    Ok(tally)
 }
 
 /// KVM's binary statistics, which have the counters as well.
-fn statistics(nth: &Nth) -> Result<()> {
+fn statistics(injection: &Injection, nth: &Nth) -> Result<Tally> {
+    injection.only_ours(false)?;
     let mut subject = Subject::new()?;
     subject.goes_on()?;
     let mut buffer = vec![0; 1 << 16];
@@ -636,5 +662,5 @@ fn statistics(nth: &Nth) -> Result<()> {
         })?;
     }
     subject.goes_on()?;
-    tally.print("statistics")
+    Ok(tally)
 }
