@@ -443,13 +443,17 @@ impl<R: Regions> Wss<R> {
         while let Some(&first) = next {
             // One look-up for as many as lie in the same region.
             let number = region_of(first);
-            let mut region = self.regions.region(number);
-            while let Some(&gpa) = next.filter(|gpa| region_of(**gpa) == number) {
-                match &mut region {
-                    Some(region) => set(&mut region.logged, gpa >> 12),
-                    None => self.lost = self.lost.wrapping_add(1),
+            let same = |gpa: &&u64| region_of(**gpa) == number;
+            if let Some(region) = self.regions.region(number) {
+                while let Some(gpa) = next.filter(same) {
+                    set(&mut region.logged, gpa >> 12);
+                    next = gpas.next();
                 }
-                next = gpas.next();
+            } else {
+                while next.filter(same).is_some() {
+                    self.lost = self.lost.wrapping_add(1);
+                    next = gpas.next();
+                }
             }
         }
     }

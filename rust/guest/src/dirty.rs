@@ -14,6 +14,7 @@ use anyhow::{bail, ensure, Result};
 use crate::logs::Mode;
 use crate::machine::{Machine, Runner, Shape, Space};
 use crate::pages::{self, Program, DATA, MAX_VCPUS, PAGE};
+use crate::paging::Paging;
 use crate::tracking::Tracking;
 
 /// Copy memory by the dirty log while the guest writes, and compare
@@ -82,7 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
         ensure!(space.fill()?, "the host has no huge pages for the guest");
     }
     let shape = Shape {
-        long: args.long,
+        paging: args.long.then_some(Paging::Long),
         ..Shape::default()
     };
     let machine = Arc::new(Machine::new(space, args.mode.shape(shape))?);

@@ -21,7 +21,7 @@ use vm_memory::{Bytes, VolatileMemory};
 
 use crate::logs::Ring;
 use crate::pages::{self, Program, Touch, DATA, PAGE};
-use crate::paging::Tables;
+use crate::paging::{Paging, Tables};
 use crate::vm;
 
 const HUGE: u64 = 2 << 20;
@@ -253,8 +253,8 @@ pub const BYSTANDER: usize = 4;
 /// How to make a [`Machine`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shape {
-    /// 64-bit mode, with page tables.
-    pub long: bool,
+    /// Page tables, of this form; else 32-bit mode without paging.
+    pub paging: Option<Paging>,
     /// Memory for system management mode as well.
     pub smm: bool,
     /// Entries of each vCPU's dirty ring, if it is to have one.
@@ -337,17 +337,18 @@ impl Machine {
         }
         machine.space.write(pages::CODE, pages::bytes())?;
         machine.space.write(pages::SMM_CODE, pages::smm_bytes())?;
-        if shape.long {
-            for (address, entry) in machine.tables().entries() {
-                machine.space.write(address, &entry.to_le_bytes())?;
+        if let Some(tables) = machine.tables() {
+            for (address, entry) in tables.entries() {
+                machine.space.write(address, &entry)?;
             }
         }
         Ok(machine)
     }
 
     /// Its page tables, if it has any.
-    pub fn tables(&self) -> Tables {
-        Tables::new(self.space.size + REACH)
+    pub fn tables(&self) -> Option<Tables> {
+        let bytes = self.space.size + REACH;
+        self.shape.paging.map(|paging| Tables::new(paging, bytes))
     }
 
     /// A slot as it is now.
@@ -463,10 +464,15 @@ impl Machine {
     fn set_registers(&self, fd: &VcpuFd, index: u32, program: Program) -> Result<()> {
         let mut sregs = fd.get_sregs().context("KVM_GET_SREGS failed")?;
         vm::set_flat(&mut sregs);
-        if self.shape.long {
+        if let Some(paging) = self.shape.paging {
             sregs.cr0 |= CR0_PG;
             sregs.cr3 = Tables::ROOT;
-            sregs.cr4 |= CR4_PAE;
+            if paging != Paging::Narrow {
+                sregs.cr4 |= CR4_PAE;
+            }
+        }
+        let long = self.shape.paging == Some(Paging::Long);
+        if long {
             sregs.efer |= EFER_LME_LMA;
             sregs.cs = kvm_segment {
                 l: 1,
@@ -476,7 +482,7 @@ impl Machine {
         }
         fd.set_sregs(&sregs).context("KVM_SET_SREGS failed")?;
         let mut regs = fd.get_regs().context("KVM_GET_REGS failed")?;
-        regs.rip = program.entry(self.shape.long);
+        regs.rip = program.entry(long);
         regs.rsi = pages::control(index);
         // The bit that is always set, and interrupts on: nobody sends it any, but
         // with them off Bochs keeps the host's back until the guest exits.

@@ -254,7 +254,7 @@ global_asm!(
     .endm
 
     # A new CR3 makes the CPU forget all walks, so that a pass makes each anew.
-    programs 32
+    programs 32, "mov eax, cr3; mov cr3, eax"
     programs 64, "mov rax, cr3; mov cr3, rax"
     .purgem programs
     guest_pages_end:

@@ -11,6 +11,7 @@ use anyhow::{ensure, Result};
 
 use crate::machine::{now, Machine, Shape, Space};
 use crate::pages::{self, Program, DATA, PAGE};
+use crate::paging::Paging;
 
 /// Access a small part of memory most of the time, until killed
 ///
@@ -66,7 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
         "memory is to be four times its hot part"
     );
     let shape = Shape {
-        long: args.long,
+        paging: args.long.then_some(Paging::Long),
         ..Shape::default()
     };
     let machine = Arc::new(Machine::new(space.clone(), shape)?);

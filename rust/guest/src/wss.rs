@@ -17,6 +17,7 @@ use crate::machine::{
     lock, now, Machine, Runner, Shape, Space, BYSTANDER, HALF, MOVING, REACH, SPARE,
 };
 use crate::pages::{self, Program, Touch, DATA, MAX_VCPUS, PAGE};
+use crate::paging::{Paging, Tables};
 use crate::tracking::{Estimate, Pages, Tracking, CHUNK};
 use crate::truth::{Rules, Truth, When};
 
@@ -72,9 +73,9 @@ pub struct Args {
     /// runs in each of them
     #[arg(long)]
     hammer: bool,
-    /// Guests in 64-bit mode, with page tables
-    #[arg(long)]
-    long: bool,
+    /// Guests with page tables, of this form
+    #[arg(long, value_enum, value_name = "FORM")]
+    paging: Option<Paging>,
     /// vCPUs wait within the guest and never leave KVM_RUN
     #[arg(long, conflicts_with_all = ["smm"])]
     spin: bool,
@@ -82,7 +83,7 @@ pub struct Args {
     #[arg(long)]
     smm: bool,
     /// Memory in huge pages
-    #[arg(long, conflicts_with_all = ["long", "smm"])]
+    #[arg(long, conflicts_with_all = ["paging", "smm"])]
     huge: bool,
     /// Have huge pages split
     #[arg(long)]
@@ -280,7 +281,7 @@ impl<'a> Trial<'a> {
             ensure!(space.fill()?, "the host has no huge pages for the guest");
         }
         let mut shape = Shape {
-            long: args.long,
+            paging: args.paging,
             smm: args.smm,
             reserve: args.reserve,
             ..Shape::default()
@@ -407,8 +408,8 @@ impl<'a> Trial<'a> {
             }
             self.sum.rounds += 1;
         }
-        if self.args.long {
-            self.find_tables()?;
+        if let Some(tables) = self.machine.tables() {
+            self.find_tables(tables)?;
         }
         self.check_log("at the end")?;
         for background in std::mem::take(&mut self.background) {
@@ -577,11 +578,8 @@ impl<'a> Trial<'a> {
     fn rules(&self, estimate: &Estimate) -> Result<Rules> {
         let none = 0..0;
         let end = (self.machine.space.size + REACH) / PAGE;
-        let tables = if self.args.long {
-            self.machine.tables().gfns()
-        } else {
-            none.clone()
-        };
+        let tables = self.machine.tables().map(Tables::gfns);
+        let tables = tables.unwrap_or(none.clone());
         let apart = 2 * estimate.get("duration_ns")? / estimate.get("intervals")?.max(1);
         let (huge, either) = if !self.args.huge || self.args.split {
             (none.clone(), none)
@@ -601,13 +599,12 @@ impl<'a> Trial<'a> {
 
     /// The kernel may take its time to find out which pages are page tables, but
     /// while the guest uses the same ones all the time it must come to know them.
-    fn find_tables(&mut self) -> Result<()> {
+    fn find_tables(&mut self, tables: Tables) -> Result<()> {
         const PERIODS: u64 = 60;
         let list = self.random_list();
         self.vcpus[0].list(&list)?;
         let mut touched = self.own(&self.vcpus[0], list.len());
         touched.extend(&list);
-        let tables = self.machine.tables();
         let walked: BTreeSet<u64> = touched
             .iter()
             .flat_map(|&(gfn, _)| tables.walk(gfn))
@@ -709,10 +706,11 @@ impl<'a> Trial<'a> {
     ) {
         for &(gfn, touch) in touched {
             truth.touch(gfn, touch, when);
-            if self.args.long {
-                for table in self.machine.tables().walk(gfn) {
+            if let Some(tables) = self.machine.tables() {
+                for table in tables.walk(gfn) {
                     truth.often(table, when);
                 }
+                tables.kept().into_iter().for_each(|gfn| truth.free(gfn));
             }
             if let Some(log) = self
                 .log
@@ -765,9 +763,9 @@ impl<'a> Trial<'a> {
 
     fn free_with_tables(&self, truth: &mut Truth, gfn: u64) {
         truth.free(gfn);
-        if self.args.long {
-            let walked = self.machine.tables().walk(gfn);
-            walked.into_iter().for_each(|table| truth.free(table));
+        if let Some(tables) = self.machine.tables() {
+            let walked = tables.walk(gfn).into_iter().chain(tables.kept());
+            walked.for_each(|table| truth.free(table));
         }
     }
 
