@@ -17,6 +17,7 @@ use anyhow::{bail, ensure, Context, Result};
 use crate::logs::Mode;
 use crate::machine::{now, Machine, Runner, Shape, Space, BYSTANDER, MOVING, REACH, SPARE};
 use crate::pages::{self, Program, Touch, DATA, ENTRY, MAX_VCPUS, PAGE, RETURN};
+use crate::paging::Paging;
 use crate::sampling::{
     Config, Record, Ring, Session, Stats, EXEC, RANDOM, READ, SWEEP, TABLE, WRITE,
 };
@@ -144,7 +145,7 @@ pub fn run(args: &Args) -> Result<()> {
         ensure!(space.fill()?, "the host has no huge pages for the guest");
     }
     let shape = Shape {
-        long: args.long,
+        paging: args.long.then_some(Paging::Long),
         ..Shape::default()
     };
     let machine = Arc::new(Machine::new(space, shape)?);
@@ -263,11 +264,7 @@ impl Guest {
             lists.push(list);
             vcpus.push(vcpu);
         }
-        let tables = if args.long {
-            machine.tables().gfns()
-        } else {
-            0..0
-        };
+        let tables = machine.tables().map_or(0..0, |tables| tables.gfns());
         Ok(Self {
             machine,
             vcpus,
