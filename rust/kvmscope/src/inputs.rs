@@ -239,7 +239,6 @@ pub fn samples(bytes: &[u8]) {
                 .expect("it can be written");
         }
     }
-    drop(writer);
 
     let mut reader = Reader::new(&file[..], &SAMPLES).expect("it is a recording");
     let mut again = Vec::new();

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -206,10 +206,13 @@ fn pages_that_cannot_move_are_counted() {
 fn a_node_that_is_full_is_left_alone() {
     let vm = vm();
     vm.borrow_mut().room = Some(2 * PAGES as usize + 3);
+    let begun = Instant::now();
     let moved = run(&vm, 5, false).unwrap();
     assert_eq!(moved.to_fast, 2 * PAGES + 3);
-    // Of the one region that was tried then.
-    assert_eq!(moved.failures.full, PAGES - 3);
+    // Of the one region that was tried then, and may be again after ten intervals.
+    let tries = begun.elapsed().as_millis() as u64 / 20 + 1;
+    assert_eq!(moved.failures.full % (PAGES - 3), 0);
+    assert!((1..=tries).contains(&(moved.failures.full / (PAGES - 3))));
     assert_eq!(moved.failures.total(), moved.failures.full);
 }
 
