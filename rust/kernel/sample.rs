@@ -303,7 +303,8 @@ impl Pace {
             .owed
             .saturating_add(rate.saturating_mul(since) as i64)
             .saturating_sub(taken.saturating_mul(SECOND) as i64)
-            .clamp(credit.saturating_neg(), debt);
+            .min(debt)
+            .max(credit.saturating_neg());
 
         let share = self.share();
         let expected = scale(self.fresh.saturating_mul(SECOND), share, 1024);
@@ -348,6 +349,20 @@ impl Pace {
         let one = div(SECOND, rate).clamp(MIN_WAIT, MAX_WAIT);
         one.max(scale(batch.saturating_mul(4), SECOND, per_second).min(SECOND))
     }
+}
+
+/// Of sorted slots, how many there are before the first for which `before` is false.
+/// (What core has for that may panic, as far as the compiler can tell.)
+fn first_beyond(slots: &[Slot], before: impl Fn(&Slot) -> bool) -> usize {
+    let (mut low, mut high) = (0usize, slots.len());
+    while low < high {
+        let middle = low.wrapping_add(high.wrapping_sub(low) / 2);
+        match slots.get(middle) {
+            Some(slot) if before(slot) => low = middle.wrapping_add(1),
+            _ => high = middle,
+        }
+    }
+    low
 }
 
 /// Decides what is sampled.
@@ -405,14 +420,14 @@ impl Sampler {
     fn at_random(&mut self, slots: &[Slot]) -> Option<u64> {
         let last = slots.last()?;
         let page = self.random.below(last.before.wrapping_add(last.pages));
-        let after = slots.partition_point(|slot| slot.before <= page);
+        let after = first_beyond(slots, |slot| slot.before <= page);
         let slot = slots.get(after.wrapping_sub(1))?;
         Some(slot.gfn.wrapping_add(page.wrapping_sub(slot.before)))
     }
 
     fn in_turn(&mut self, slots: &[Slot]) -> Option<u64> {
         let end = |slot: &Slot| slot.gfn.wrapping_add(slot.pages);
-        let next = slots.partition_point(|slot| end(slot) <= self.cursor);
+        let next = first_beyond(slots, |slot| end(slot) <= self.cursor);
         let slot = match slots.get(next) {
             Some(slot) => slot,
             None => {

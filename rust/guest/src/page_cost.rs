@@ -205,6 +205,8 @@ fn by_samples(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Rounds
         pass(vcpu, &mut plain)?;
     }
     for _ in 0..args.rounds {
+        // Until the sampler has accounted for the faults of the pass before.
+        thread::sleep(Duration::from_millis(300));
         let before = session.stats()?;
         let mut armed = before;
         session.change(Config {
