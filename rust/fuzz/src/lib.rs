@@ -4,6 +4,7 @@
 //! panics when something is wrong:
 //!
 //! - what is written to the kernel's knobs, and what guests ask for (`knobs`);
+//! - what the sampler is told, and its ring, which userspace may write to (`sampler`);
 //! - what the kernel writes and the command reads, against each other (`tables`,
 //!   `estimator`);
 //! - what the command reads of files, `/proc`, its command line and the network
@@ -11,17 +12,20 @@
 
 mod estimator;
 mod knobs;
+mod sampler;
 mod tables;
 
 pub use kvmscope_command::inputs::Take;
 
 /// All kinds, by name.
 pub fn kinds() -> impl Iterator<Item = (&'static str, Take)> {
-    let ours: [(&str, Take); 4] = [
+    let ours: [(&str, Take); 6] = [
         ("knobs", knobs::words),
         ("leaves", knobs::leaves),
         ("kernel_tables", tables::tables),
         ("estimator", estimator::estimator),
+        ("ring", sampler::ring),
+        ("sampler", sampler::sampler),
     ];
     ours.into_iter().chain(kvmscope_command::inputs::KINDS)
 }

@@ -7,7 +7,8 @@
 //!
 //! - [`fold`]: counters of vCPUs that run and go, readers, and resets: the kernel's
 //!   own files, `rust/kernel/counters.rs` and `books.rs`;
-//! - [`log`]: the log of written pages that a vCPU hands over to the worker.
+//! - [`log`]: the log of written pages that a vCPU hands over to the worker;
+//! - [`ring`]: the ring of samples, from vCPUs to readers, with `rust/kernel/sample.rs`.
 //!
 //! x86 orders more than what is asked for here: what holds in a model holds on any
 //! CPU.
@@ -23,7 +24,11 @@ mod reasons {
 mod books;
 #[path = "../../kernel/counters.rs"]
 mod counters;
+#[allow(dead_code, reason = "the ring's numbers are all that is shared")]
+#[path = "../../kernel/sample.rs"]
+mod sample;
 
 pub mod fold;
 pub mod log;
 mod plain;
+pub mod ring;

@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 
-use models::{fold, log};
+use models::{fold, log, ring};
 
 type Case = (&'static str, String, Box<dyn Fn() + Send + Sync>);
 
@@ -50,6 +50,21 @@ fn all() -> Vec<Case> {
         all.extend(cases("hand_over", log::hand_over, &of_hand_over));
         let of_restart = [Nothing, RunOfLog, RunOfLogInPlace, LockOfStart];
         all.extend(cases("restart", log::restart, &of_restart));
+    }
+    {
+        use ring::Without::*;
+        let of_mapped = [
+            Nothing,
+            Lock,
+            ReleaseOfHead,
+            AcquireOfHead,
+            ReleaseOfTail,
+            AcquireOfTail,
+            Room,
+        ];
+        all.extend(cases("mapped_ring", ring::mapped, &of_mapped));
+        let of_read = [Nothing, OneReader, CopyFirst];
+        all.extend(cases("read_ring", ring::read, &of_read));
     }
     all
 }

@@ -51,3 +51,13 @@ fn hand_over() {
 fn restart() {
     holds_and_needs_its_rules("restart");
 }
+
+#[test]
+fn mapped_ring() {
+    holds_and_needs_its_rules("mapped_ring");
+}
+
+#[test]
+fn read_ring() {
+    holds_and_needs_its_rules("read_ring");
+}
