@@ -90,7 +90,7 @@ pub struct Args {
     /// must give the same
     #[arg(long)]
     mapped: bool,
-    /// Samples that are lost for lack of room are no failure
+    /// Look only now and then: samples must be lost for lack of room, and counted
     #[arg(long)]
     lossy: bool,
     /// What else happens, separated by commas
@@ -403,7 +403,9 @@ fn sampled(args: &Args, guest: &Guest) -> Result<Outcome> {
         }
         outcome
     })?;
-    [outcome.disturbed, outcome.log_lacks] = counters.map(AtomicU64::into_inner);
+    let [disturbed, log_lacks] = counters.map(AtomicU64::into_inner);
+    outcome.disturbed += disturbed;
+    outcome.log_lacks = log_lacks;
     if let Some(tracking) = tracking {
         outcome.periods = tracking.estimate()?.get("period")?;
     }
@@ -466,12 +468,15 @@ fn watch(args: &Args, guest: &Guest) -> Result<Outcome> {
             );
         }
         take(args, guest, &mut outcome, &records);
-        if records.is_empty() {
+        if args.lossy {
+            thread::sleep(Duration::from_millis(100));
+        } else if records.is_empty() {
             thread::sleep(Duration::from_millis(2));
         }
         if args.with.contains(&With::Parameters) && outcome.records % 7 == 0 {
             let rate = args.rate.max(4) / (1 + outcome.records as u32 % 3);
             session.change(Config { rate, ..config })?;
+            outcome.disturbed += 1;
         }
     }
     let (t, taken) = before.context("it was over before it began")?;
@@ -683,9 +688,20 @@ fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Resul
         stats.lost
     );
     ensure!(
+        !args.lossy || stats.lost > 0,
+        "there was room for all samples"
+    );
+    ensure!(found > 0, "no page was found");
+    ensure!(
         args.some || found == of,
         "{} pages were never found",
         of - found
+    );
+    // The others are done by the kernel.
+    let is_ours = |what: &With| !matches!(what, With::Merge | With::Tracking);
+    ensure!(
+        outcome.disturbed > 0 || !args.with.iter().any(is_ours),
+        "nothing else happened"
     );
     ensure!(!args.uniform || chi < 5000, "the samples are not uniform");
     let off = outcome.rate.abs_diff(args.rate.into()) * 100;
