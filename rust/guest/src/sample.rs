@@ -390,9 +390,7 @@ fn sampled(args: &Args, guest: &Guest) -> Result<Outcome> {
         let helpers: Vec<_> = args
             .with
             .iter()
-            .map(|&what| {
-                scope.spawn(move || disturb(what, args.seed, machine, written, over, counters))
-            })
+            .map(|&what| scope.spawn(move || disturb(what, args, machine, written, over, counters)))
             .collect();
         let outcome = watch(args, guest);
         over.store(true, Ordering::Relaxed);
@@ -512,13 +510,13 @@ fn take(args: &Args, guest: &Guest, outcome: &mut Outcome, records: &[Record]) {
 /// Does one of the other things, and counts how often, and what a log lacked.
 fn disturb(
     what: With,
-    seed: u64,
+    args: &Args,
     machine: &Machine,
     written: &BTreeSet<u64>,
     over: &AtomicBool,
     [count, lacks]: &[AtomicU64; 2],
 ) -> Result<()> {
-    let mut random = fastrand::Rng::with_seed(seed ^ 0x6469_7374);
+    let mut random = fastrand::Rng::with_seed(args.seed ^ 0x6469_7374);
     if what == With::DirtyLog {
         machine.log(true)?;
         Mode::Bitmap.harvest(machine, true)?;
@@ -527,8 +525,9 @@ fn disturb(
     while !over.load(Ordering::Relaxed) {
         match what {
             With::DirtyLog => {
-                // Some passes, in each of which every page is written.
-                thread::sleep(Duration::from_millis(100));
+                if !passes(args, machine, over)? {
+                    continue;
+                }
                 let logged: BTreeSet<u64> =
                     Mode::Bitmap.harvest(machine, true)?.into_iter().collect();
                 lacks.fetch_add(
@@ -562,6 +561,23 @@ fn disturb(
         machine.log(false)?;
     }
     Ok(())
+}
+
+/// Waits until each vCPU has made a whole pass, in which every page is written, and
+/// returns whether it did before it was over.
+fn passes(args: &Args, machine: &Machine, over: &AtomicBool) -> Result<bool> {
+    let made = |vcpu| machine.space.get(pages::control(vcpu) + pages::MADE);
+    let before = (0..args.vcpus).map(made).collect::<Result<Vec<_>>>()?;
+    for (vcpu, before) in (0..args.vcpus).zip(before) {
+        // The first may have been in the middle of it.
+        while made(vcpu)?.wrapping_sub(before) < 2 {
+            if over.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(true)
 }
 
 /// A child that has all our memory for a moment.
