@@ -179,6 +179,25 @@ fn a_dry_run_moves_nothing() {
     assert_eq!(vm.borrow().on(0), 0);
 }
 
+/// As a guest's that boots.
+#[test]
+fn a_dry_run_finds_what_was_touched_later() {
+    let vm = vm();
+    let touched = std::mem::take(&mut vm.borrow_mut().nodes);
+    let (mut session, mut mover) = (Fake(vm.clone()), Fake(vm.clone()));
+    let nodes = Nodes { fast: 0, slow: 1 };
+    let mut tiering = Tiering::new(&mut session, &mut mover, nodes, rules(), true).unwrap();
+    tiering.survey().unwrap().unwrap();
+    tiering.interval(&|| false).unwrap().unwrap();
+    assert_eq!(tiering.total, Moved::default());
+    vm.borrow_mut().nodes = touched;
+    for _ in 0..9 {
+        tiering.interval(&|| false).unwrap().unwrap();
+    }
+    assert_eq!(tiering.total.to_fast, 4 * PAGES);
+    assert_eq!(vm.borrow().on(0), 0);
+}
+
 #[test]
 fn pages_that_cannot_move_are_counted() {
     let vm = vm();
