@@ -70,6 +70,9 @@ seed() {
 	echo "${1:-1}"
 }
 
+# lives PID: whether it has not ended; one that nobody has waited for yet has.
+lives() { [ -e "/proc/$1/exe" ]; }
+
 # unused: what is still there of VMs, once all of them have ended: directories, and
 # references to the module.
 unused() {

@@ -103,6 +103,8 @@ pub const SEED: u64 = 0x3c;
 pub const WORD: u64 = 0x40;
 /// Sweep: not zero: a pass begins again when it is through.
 pub const REPEAT: u64 = 0x44;
+/// Sweep: how many passes have been made.
+pub const MADE: u64 = 0x64;
 /// Skew: an access is to a hot page when a random word is less.
 pub const HOT_BELOW: u64 = 0x48;
 /// Skew: the address of the first cold page, and how many there are. The hot ones are
@@ -164,6 +166,7 @@ global_asm!(
     8:  dec ecx
     7:  test ecx, ecx
         jnz 4b
+        inc dword ptr [esi + {made}]
         cmp dword ptr [esi + {repeat}], 0
         jne 3b
         mov eax, [esi + {order}]
@@ -290,6 +293,7 @@ global_asm!(
     seed = const SEED,
     word = const WORD,
     repeat = const REPEAT,
+    made = const MADE,
     hot_below = const HOT_BELOW,
     cold_base = const COLD_BASE,
     cold_count = const COLD_COUNT,

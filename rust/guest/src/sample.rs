@@ -90,7 +90,7 @@ pub struct Args {
     /// must give the same
     #[arg(long)]
     mapped: bool,
-    /// Samples that are lost for lack of room are no failure
+    /// Look only now and then: samples must be lost for lack of room, and counted
     #[arg(long)]
     lossy: bool,
     /// What else happens, separated by commas
@@ -390,9 +390,7 @@ fn sampled(args: &Args, guest: &Guest) -> Result<Outcome> {
         let helpers: Vec<_> = args
             .with
             .iter()
-            .map(|&what| {
-                scope.spawn(move || disturb(what, args.seed, machine, written, over, counters))
-            })
+            .map(|&what| scope.spawn(move || disturb(what, args, machine, written, over, counters)))
             .collect();
         let outcome = watch(args, guest);
         over.store(true, Ordering::Relaxed);
@@ -403,7 +401,9 @@ fn sampled(args: &Args, guest: &Guest) -> Result<Outcome> {
         }
         outcome
     })?;
-    [outcome.disturbed, outcome.log_lacks] = counters.map(AtomicU64::into_inner);
+    let [disturbed, log_lacks] = counters.map(AtomicU64::into_inner);
+    outcome.disturbed += disturbed;
+    outcome.log_lacks = log_lacks;
     if let Some(tracking) = tracking {
         outcome.periods = tracking.estimate()?.get("period")?;
     }
@@ -466,12 +466,15 @@ fn watch(args: &Args, guest: &Guest) -> Result<Outcome> {
             );
         }
         take(args, guest, &mut outcome, &records);
-        if records.is_empty() {
+        if args.lossy {
+            thread::sleep(Duration::from_millis(100));
+        } else if records.is_empty() {
             thread::sleep(Duration::from_millis(2));
         }
         if args.with.contains(&With::Parameters) && outcome.records % 7 == 0 {
             let rate = args.rate.max(4) / (1 + outcome.records as u32 % 3);
             session.change(Config { rate, ..config })?;
+            outcome.disturbed += 1;
         }
     }
     let (t, taken) = before.context("it was over before it began")?;
@@ -507,13 +510,13 @@ fn take(args: &Args, guest: &Guest, outcome: &mut Outcome, records: &[Record]) {
 /// Does one of the other things, and counts how often, and what a log lacked.
 fn disturb(
     what: With,
-    seed: u64,
+    args: &Args,
     machine: &Machine,
     written: &BTreeSet<u64>,
     over: &AtomicBool,
     [count, lacks]: &[AtomicU64; 2],
 ) -> Result<()> {
-    let mut random = fastrand::Rng::with_seed(seed ^ 0x6469_7374);
+    let mut random = fastrand::Rng::with_seed(args.seed ^ 0x6469_7374);
     if what == With::DirtyLog {
         machine.log(true)?;
         Mode::Bitmap.harvest(machine, true)?;
@@ -522,8 +525,9 @@ fn disturb(
     while !over.load(Ordering::Relaxed) {
         match what {
             With::DirtyLog => {
-                // Some passes, in each of which every page is written.
-                thread::sleep(Duration::from_millis(100));
+                if !passes(args, machine, over)? {
+                    continue;
+                }
                 let logged: BTreeSet<u64> =
                     Mode::Bitmap.harvest(machine, true)?.into_iter().collect();
                 lacks.fetch_add(
@@ -557,6 +561,23 @@ fn disturb(
         machine.log(false)?;
     }
     Ok(())
+}
+
+/// Waits until each vCPU has made a whole pass, in which every page is written, and
+/// returns whether it did before it was over.
+fn passes(args: &Args, machine: &Machine, over: &AtomicBool) -> Result<bool> {
+    let made = |vcpu| machine.space.get(pages::control(vcpu) + pages::MADE);
+    let before = (0..args.vcpus).map(made).collect::<Result<Vec<_>>>()?;
+    for (vcpu, before) in (0..args.vcpus).zip(before) {
+        // The first may have been in the middle of it.
+        while made(vcpu)?.wrapping_sub(before) < 2 {
+            if over.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(true)
 }
 
 /// A child that has all our memory for a moment.
@@ -683,9 +704,20 @@ fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Resul
         stats.lost
     );
     ensure!(
+        !args.lossy || stats.lost > 0,
+        "there was room for all samples"
+    );
+    ensure!(found > 0, "no page was found");
+    ensure!(
         args.some || found == of,
         "{} pages were never found",
         of - found
+    );
+    // The others are done by the kernel.
+    let is_ours = |what: &With| !matches!(what, With::Merge | With::Tracking);
+    ensure!(
+        outcome.disturbed > 0 || !args.with.iter().any(is_ours),
+        "nothing else happened"
     );
     ensure!(!args.uniform || chi < 5000, "the samples are not uniform");
     let off = outcome.rate.abs_diff(args.rate.into()) * 100;

@@ -19,6 +19,7 @@ use vm_memory::{Bytes, VolatileMemory};
 use crate::machine::{Machine, Shape, Space};
 use crate::pages::{self, Program, DATA, PAGE};
 use crate::sampling::{self, Config, Ring, Session, Slot, Slots, Stats};
+use crate::victim::end_with_parent;
 
 /// Use the sampler's files at random
 ///
@@ -399,6 +400,7 @@ impl Victim {
         match pid {
             -1 => Err(io::Error::last_os_error()).context("fork failed"),
             0 => {
+                end_with_parent();
                 let Err(error) = scribble(seed, &shared);
                 eprintln!("guest: {error:#}");
                 std::process::exit(1);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::code::{Kind, Program};
+use crate::victim::end_with_parent;
 use crate::vm::{Memory, Vm, MAX_VCPUS};
 
 /// Create VMs by the hundred and kill each at a random moment
@@ -101,6 +102,7 @@ impl Victim {
         match pid {
             -1 => Err(io::Error::last_os_error()).context("fork failed"),
             0 => {
+                end_with_parent();
                 let Err(error) = spin(&memory, vcpus);
                 eprintln!("guest: {error:#}");
                 std::process::exit(1);

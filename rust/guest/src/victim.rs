@@ -39,6 +39,7 @@ impl Victim {
         match pid {
             -1 => Err(io::Error::last_os_error()).context("fork failed"),
             0 => {
+                end_with_parent();
                 let Err(error) = scribble(vcpus, seed, &shared);
                 eprintln!("guest: {error:#}");
                 std::process::exit(1);
@@ -87,6 +88,13 @@ impl Victim {
         );
         Ok(true)
     }
+}
+
+/// For a child that was forked just now: it is to end when its parent does, however
+/// that comes.
+pub fn end_with_parent() {
+    // SAFETY: It is given a signal, and nothing else.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
 /// Runs a guest that never ends; returns only if it could not be run.

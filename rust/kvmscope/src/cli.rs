@@ -538,7 +538,8 @@ pub struct Whom {
 /// Which of a process's VMs.
 #[derive(Args)]
 pub struct WhichOf {
-    /// Which of its VMs, by its file descriptor, as in PID-FD
+    /// Which of its VMs, where it has several: the file descriptor alone, the 11 of
+    /// 812-11
     #[arg(long = "vm", value_name = "FD", value_parser = value_parser!(u32).range(..=0x7fff_ffff))]
     pub vm_fd: Option<u32>,
 }

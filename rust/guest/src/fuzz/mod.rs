@@ -18,7 +18,7 @@ use vm_memory::{Bytes, VolatileMemory};
 
 use crate::machine::{Machine, Shape, Space};
 use crate::pages::PAGE;
-use crate::victim::Victim;
+use crate::victim::{end_with_parent, Victim};
 use calls::Caller;
 use targets::KNOBS;
 
@@ -97,6 +97,7 @@ impl Process {
         match pid {
             -1 => Err(io::Error::last_os_error()).context("fork failed"),
             0 => {
+                end_with_parent();
                 let status = match call(args, index, &progress) {
                     Ok(()) => 0,
                     Err(error) => {

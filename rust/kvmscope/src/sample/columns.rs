@@ -94,7 +94,8 @@ pub fn region_lines(heat: &HeatMap, now_ns: u64, order: Order) -> Vec<RegionLine
     let line = |(first, region): (&u64, &Region)| {
         let its = region.heat.at(now_ns, heat.half_life);
         RegionLine {
-            gpa: first * PAGE,
+            // A recording may have any number for a page's.
+            gpa: first.saturating_mul(PAGE),
             pages: heat.pages,
             heat: its,
             share: if total > 0.0 { its / total } else { 0.0 },

@@ -68,7 +68,7 @@ fn live(kernel: &Kernel, args: &Args) -> Result<()> {
     let end = args.duration.map(|time| Instant::now() + time);
     let in_time = || end.is_none_or(|end| Instant::now() < end);
     let state = if on_screen {
-        screen::run(&mut device, &mut sink, args.sort, &|| !in_time())?
+        screen::run(&mut device, &mut sink, &|| !in_time())?
     } else {
         follow(&mut device, &mut sink, &|| {
             stop.wait(Duration::ZERO).is_err() || !in_time()

@@ -29,8 +29,8 @@ pub enum Field {
 pub struct App {
     /// Whose memory it is.
     vm: String,
-    order: Order,
-    heat: HeatMap,
+    pub order: Order,
+    pub heat: HeatMap,
     /// Between two drawings.
     pub redraw: Duration,
     pub counts: Counts,
@@ -145,21 +145,20 @@ last sample.";
 }
 
 /// Shows the table until the user quits, a signal comes, it is over or the VM has
-/// ended.
+/// ended. The sink has then what was on the screen.
 pub fn run(
     session: &mut dyn Session,
     sink: &mut Sink,
-    order: Order,
     is_over: &dyn Fn() -> bool,
 ) -> Result<State> {
     let begin = sink.begin();
     let name = format!("{} ({})", begin.vm, harmless(&begin.about.name));
-    let mut app = App::new(name, order, sink.heat.clone());
+    let mut app = App::new(name, sink.order, sink.heat.clone());
     app.now_ns = begin.begin_ns;
     let mut samples = Vec::new();
     let mut drawn = Instant::now();
     let mut state = State::Running;
-    screen::run(Live::new(app), |app| {
+    let app = screen::run(Live::new(app), |app| {
         samples.clear();
         state = session.read(Duration::ZERO, &mut samples)?;
         sink.take(&samples)?;
@@ -176,5 +175,7 @@ pub fn run(
         app.now_ns = monotonic_ns();
         Ok(Refreshed::Changed)
     })?;
+    sink.heat = app.heat;
+    sink.order = app.order;
     Ok(state)
 }

@@ -11,7 +11,7 @@ use crate::cli::Sample as Args;
 use crate::columns::harmless;
 use crate::output::{create, create_new, print};
 use crate::recording::{Head, Writer, SAMPLES};
-use crate::sample::columns::{region_lines, regions, samples, slots};
+use crate::sample::columns::{region_lines, regions, samples, slots, Order};
 use crate::sample::heat::HeatMap;
 use crate::sample::recording::{Begin, End, Line};
 use crate::sample::sample::{Counts, Sample};
@@ -26,6 +26,8 @@ pub struct Sink<'a> {
     recording: Option<Writer<Box<dyn Write>>>,
     pub wanted: Wanted,
     pub heat: HeatMap,
+    /// How its regions are shown at the end.
+    pub order: Order,
     /// How many were wanted.
     shown: u64,
 }
@@ -77,6 +79,7 @@ impl<'a> Sink<'a> {
             recording,
             wanted: args.wanted.clone(),
             heat: HeatMap::new(args.half_life, args.region),
+            order: args.sort,
             shown: 0,
             begin,
         })
@@ -118,7 +121,7 @@ impl<'a> Sink<'a> {
             let written = recording.write(&Line::End(end));
             written.context("cannot write the recording")?;
         }
-        let lines = region_lines(&self.heat, now_ns, self.args.sort);
+        let lines = region_lines(&self.heat, now_ns, self.order);
         match &mut self.out {
             Out::Json(writer) => {
                 if self.args.heat {

@@ -41,11 +41,11 @@ pub enum Refreshed {
 }
 
 /// Shows a table until the user quits, a signal comes, or it is over. `refresh` is
-/// called at its pace, and when the user asks for it.
+/// called at its pace, and when the user asks for it. Returns what was shown last.
 pub fn run<S: Show>(
     mut live: Live<S>,
     mut refresh: impl FnMut(&mut S) -> Result<Refreshed>,
-) -> Result<()> {
+) -> Result<S> {
     let (sender, events) = channel();
     let mut screen = Screen::take(sender)?;
     let palette = Palette::new(colors_wanted());
@@ -74,13 +74,13 @@ pub fn run<S: Show>(
         };
         match action {
             Action::None => {}
-            Action::Quit => return Ok(()),
+            Action::Quit => return Ok(live.show),
             Action::Refresh => {
                 last = Instant::now();
                 match refresh(&mut live.show)? {
                     Refreshed::Same => {}
                     Refreshed::Changed => changed = true,
-                    Refreshed::Over => return Ok(()),
+                    Refreshed::Over => return Ok(live.show),
                 }
             }
         }

@@ -243,5 +243,6 @@ pub fn run(kernel: &Kernel, args: &Stat) -> Result<()> {
             Err(error) => app.trouble = Some(format!("{error:#}")),
         }
         Ok(Refreshed::Changed)
-    })
+    })?;
+    Ok(())
 }

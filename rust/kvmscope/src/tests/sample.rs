@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::recording::{Reader, SAMPLES};
+use crate::sample::columns::{region_lines, Order};
 use crate::sample::heat::{Decaying, HeatMap};
 use crate::sample::map;
 use crate::sample::recording::{read_begin, Line};
@@ -81,6 +82,14 @@ fn recordings() {
     let without = [&RUN[..second], &RUN[third..]].concat();
     assert_eq!(said(&without), "line 2: it is of no session");
     assert!(said(b"{}\n").contains("not a recording of samples"));
+}
+
+/// No address is so high.
+#[test]
+fn a_page_that_cannot_be() {
+    let mut heat = HeatMap::new(HALF_LIFE, 512);
+    heat.add(&sample(SECOND, u64::MAX, Access::READ));
+    assert_eq!(region_lines(&heat, SECOND, Order::Heat)[0].gpa, u64::MAX);
 }
 
 proptest! {

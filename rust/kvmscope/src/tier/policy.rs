@@ -126,6 +126,12 @@ impl Policy {
         self.regions.entry(first).or_default().place = place;
     }
 
+    /// Whether the region has no pages anywhere, as far as is known.
+    pub fn is_nowhere(&self, gfn: u64) -> bool {
+        let region = self.regions.get(&gfn);
+        region.is_none_or(|region| region.place == Place::default())
+    }
+
     /// Memory that the guest has no more.
     pub fn retain(&mut self, is_there: impl Fn(u64) -> bool) {
         self.regions.retain(|gfn, _| is_there(*gfn));

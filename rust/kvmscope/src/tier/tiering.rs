@@ -121,16 +121,17 @@ impl<'a> Tiering<'a> {
         self.memory = Memory::new(slots, self.rules.pages);
         let regions = self.memory.regions();
         self.policy.retain(|gfn| regions.contains(&gfn));
-        // In a dry run pages are not where it has moved them.
-        if self.dry_run {
-            return Ok(Some(()));
-        }
         let mut asked = 0;
         let round = regions.range(self.next..).chain(regions.range(..self.next));
         for &region in round {
             if asked >= ASKED_IN_ALL {
                 self.next = region;
                 break;
+            }
+            // In a dry run pages are not where it has moved them, but those that were
+            // nowhere may have been touched meanwhile.
+            if self.dry_run && !self.policy.is_nowhere(region) {
+                continue;
             }
             match self.look_up(region)? {
                 Some(pages) => asked += pages,

@@ -243,5 +243,6 @@ pub fn run(watch: &mut Watch, sink: &mut Sink, args: &Wss) -> Result<()> {
             return Ok(Refreshed::Over);
         }
         Ok(refreshed)
-    })
+    })?;
+    Ok(())
 }
