@@ -419,7 +419,6 @@ fn the_budget_holds_the_rate_down() {
         let ran = run(&guest, &mut sampler, budget_ppm.into(), 20, 3);
         let rate = ran.seen.taken / 20;
         assert!((low..=high).contains(&rate), "{rate} with {budget_ppm}");
-        let mut sampler = sampler;
         let now = sampler.plan(&ran.seen).rate_now;
         assert!(now.abs_diff(rate) <= rate / 4, "says {now}, is {rate}");
     }
