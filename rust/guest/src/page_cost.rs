@@ -192,7 +192,8 @@ fn by_refaults(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Round
 /// find them and take their mappings away.
 fn by_samples(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Rounds) -> Result<()> {
     let config = Config {
-        rate: 0,
+        // Arms next to nothing, while 0 would have what is armed be no sample.
+        rate: 1,
         // Not writes alone, so that mappings go rather than be write-protected.
         access: (READ | WRITE).into(),
         ring_records: 1 << 20,
