@@ -10,6 +10,8 @@ use kernel::wss_tables;
 use kvmscope_command::wss::estimate::{read_estimate, read_history};
 use kvmscope_command::wss::pages::read_pages;
 
+use crate::bytes::Bytes;
+
 /// Memory for so many regions: the rest is lost, and must be counted so.
 const ROOM: usize = 24;
 
@@ -34,15 +36,8 @@ impl Regions for Map {
     }
 }
 
-/// Bytes, for as long as there are any; then zeroes.
-struct Bytes<'a>(&'a [u8]);
-
 impl Bytes<'_> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
+    /// Zero once there are none left.
     fn small(&mut self) -> u64 {
         self.byte().unwrap_or(0).into()
     }

@@ -10,6 +10,7 @@
 //! - what the command reads of files, `/proc`, its command line and the network
 //!   (`kvmscope_command::inputs`).
 
+mod bytes;
 mod estimator;
 mod knobs;
 mod sampler;

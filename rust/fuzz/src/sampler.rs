@@ -5,14 +5,9 @@
 
 use kernel::sample::{Params, Ring, Sampler, Seen, Slot, MAX_WANT, WRITE};
 
-struct Bytes<'a>(&'a [u8]);
+use crate::bytes::Bytes;
 
 impl Bytes<'_> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
     /// Small numbers, and some of any size.
     fn number(&mut self) -> u64 {
         match self.byte().unwrap_or(0) {

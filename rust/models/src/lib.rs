@@ -32,3 +32,4 @@ pub mod fold;
 pub mod log;
 mod plain;
 pub mod ring;
+mod safeguard;

@@ -16,6 +16,7 @@ use loom::sync::{Arc, Mutex, MutexGuard};
 use loom::thread;
 
 use crate::plain::Plain;
+use crate::safeguard::{guard_if, ordering_if};
 
 /// KVM_SCOPE_LOG_PAGES, _ENTRIES and _ROOM: the fewest with which everything occurs.
 const PAGES: u64 = 2;
@@ -108,17 +109,12 @@ impl Wss {
         })
     }
 
-    /// An ordering, unless that is what is taken out.
     fn unless(&self, without: Without, ordering: Ordering) -> Ordering {
-        if self.without == without {
-            Relaxed
-        } else {
-            ordering
-        }
+        ordering_if(self.without != without, ordering)
     }
 
     fn guard(&self, without: Without) -> Option<MutexGuard<'_, ()>> {
-        (self.without != without).then(|| self.lock.lock().unwrap())
+        guard_if(self.without != without, &self.lock)
     }
 
     /// wss_drain_all(), under the lock.

@@ -14,6 +14,7 @@ use loom::sync::{Arc, Mutex, MutexGuard};
 use loom::thread;
 
 use crate::plain::Plain;
+use crate::safeguard::{guard_if, ordering_if};
 use crate::sample::Ring;
 
 /// The fewest that can be full and half full.
@@ -73,15 +74,11 @@ impl Session {
     }
 
     fn unless(&self, without: Without, ordering: Ordering) -> Ordering {
-        if self.without == without {
-            Relaxed
-        } else {
-            ordering
-        }
+        ordering_if(self.without != without, ordering)
     }
 
     fn guard<'a>(&self, mutex: &'a Mutex<()>, without: Without) -> Option<MutexGuard<'a, ()>> {
-        (self.without != without).then(|| mutex.lock().unwrap())
+        guard_if(self.without != without, mutex)
     }
 
     /// sample_heed()
