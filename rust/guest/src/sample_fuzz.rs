@@ -8,18 +8,13 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::ptr;
-use std::sync::atomic::Ordering;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure, Context, Result};
-use vm_memory::mmap::MmapRegion;
-use vm_memory::{Bytes, VolatileMemory};
+use anyhow::{ensure, Context, Result};
 
-use crate::machine::{Machine, Shape, Space};
-use crate::pages::{self, Program, DATA, PAGE};
+use crate::pages::PAGE;
 use crate::sampling::{self, Config, Ring, Session, Slot, Slots, Stats};
-use crate::victim::end_with_parent;
+use crate::victim::Victim;
 
 /// Use the sampler's files at random
 ///
@@ -99,14 +94,14 @@ pub fn run(args: &Args) -> Result<()> {
     for _ in 0..args.operations {
         fuzz.step()?;
     }
-    for victim in std::mem::take(&mut fuzz.victims) {
-        victim.kill(&mut fuzz.tally)?;
+    for (_, victim) in std::mem::take(&mut fuzz.victims) {
+        fuzz.kill(victim)?;
     }
     drop(std::mem::take(&mut fuzz.files));
 
-    let survivor = Victim::start(&mut fuzz.random, Duration::from_secs(3600))?;
+    let survivor = Victim::start(1, fuzz.random.u32(..))?;
     let result = works(&survivor);
-    survivor.kill(&mut fuzz.tally)?;
+    fuzz.kill(survivor)?;
     result.context("after all that, a session does not work")?;
     let tally = &fuzz.tally;
     writeln!(
@@ -124,11 +119,14 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn works(victim: &Victim) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while victim.vm_fd()? == 0 {
+    let vm = loop {
+        if let Some(fd) = victim.fd()? {
+            break fd;
+        }
         ensure!(Instant::now() < deadline, "there is no VM");
         std::thread::sleep(Duration::from_millis(1));
-    }
-    let mut session = Session::start(Config::of(victim.pid as u32, victim.vm_fd()?))?;
+    };
+    let mut session = Session::start(Config::of(victim.pid as u32, vm))?;
     while session.read(16)?.is_empty() {
         ensure!(Instant::now() < deadline, "there are no samples");
         std::thread::sleep(Duration::from_millis(1));
@@ -149,20 +147,29 @@ struct Fuzz {
     /// The first address after a page that is there.
     edge: u64,
     buffer: Vec<u64>,
-    victims: Vec<Victim>,
+    /// With the time at which each is killed.
+    victims: Vec<(Instant, Victim)>,
     files: Vec<Open>,
     tally: Tally,
 }
 
 impl Fuzz {
+    fn kill(&mut self, victim: Victim) -> Result<()> {
+        victim.kill()?;
+        self.tally.killed += 1;
+        Ok(())
+    }
+
     fn step(&mut self) -> Result<()> {
         let now = Instant::now();
-        while let Some(next) = self.victims.iter().position(|victim| victim.dies <= now) {
-            self.victims.swap_remove(next).kill(&mut self.tally)?;
+        while let Some(next) = self.victims.iter().position(|(dies, _)| *dies <= now) {
+            let (_, victim) = self.victims.swap_remove(next);
+            self.kill(victim)?;
         }
         if self.victims.len() < 3 {
             let delay = Duration::from_micros(self.random.u64(0..=self.within * 1000));
-            self.victims.push(Victim::start(&mut self.random, delay)?);
+            let victim = Victim::start(1, self.random.u32(..))?;
+            self.victims.push((Instant::now() + delay, victim));
         }
         if self.files.len() < 5 {
             let old = self.random.u32(0..3) == 0;
@@ -226,7 +233,7 @@ impl Fuzz {
             return self.random.i32(-2..5000);
         }
         let index = self.random.usize(0..self.victims.len());
-        self.victims[index].pid
+        self.victims[index].1.pid
     }
 
     fn ioctl(&mut self, chosen: usize) -> Result<()> {
@@ -374,83 +381,4 @@ impl Fuzz {
         };
         open.ring = Ring::map(&session).ok();
     }
-}
-
-/// A VM in a child process.
-struct Victim {
-    pid: libc::pid_t,
-    /// Where it says which descriptor its VM has.
-    shared: MmapRegion,
-    dies: Instant,
-}
-
-impl Victim {
-    fn start(random: &mut fastrand::Rng, delay: Duration) -> Result<Self> {
-        let seed = random.u32(..);
-        let shared = MmapRegion::build(
-            None,
-            PAGE as usize,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-        )
-        .context("no memory")?;
-        // SAFETY: This process has no thread but this one, so the child is a
-        // whole copy of it, with no lock held by a thread that is not there.
-        let pid = unsafe { libc::fork() };
-        match pid {
-            -1 => Err(io::Error::last_os_error()).context("fork failed"),
-            0 => {
-                end_with_parent();
-                let Err(error) = scribble(seed, &shared);
-                eprintln!("guest: {error:#}");
-                std::process::exit(1);
-            }
-            _ => Ok(Self {
-                pid,
-                shared,
-                dies: Instant::now() + delay,
-            }),
-        }
-    }
-
-    fn vm_fd(&self) -> Result<i32> {
-        let fd: u32 = self.shared.as_volatile_slice().load(0, Ordering::Acquire)?;
-        Ok(fd as i32)
-    }
-
-    fn kill(self, tally: &mut Tally) -> Result<()> {
-        // SAFETY: The process is a child of ours that has not been waited for,
-        // so the number is still its own.
-        let failed = unsafe { libc::kill(self.pid, libc::SIGKILL) };
-        ensure!(failed == 0, "kill failed: {}", io::Error::last_os_error());
-        let mut status = 0;
-        // SAFETY: `status` is there to be written to.
-        let waited = unsafe { libc::waitpid(self.pid, &mut status, 0) };
-        ensure!(waited == self.pid, "a VM's process is gone unwaited for");
-        ensure!(
-            libc::WIFSIGNALED(status),
-            "a VM ended by itself before it was killed"
-        );
-        tally.killed += 1;
-        Ok(())
-    }
-}
-
-/// Runs a guest that never ends; returns only if it could not be run.
-fn scribble(seed: u32, shared: &MmapRegion) -> Result<std::convert::Infallible> {
-    // Sessions are the parent's.
-    // SAFETY: Nothing in this process uses a descriptor beyond the standard ones.
-    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
-    let space = Arc::new(Space::new(16 << 20, false)?);
-    let machine = Arc::new(Machine::new(space, Shape::default())?);
-    let fd = machine.fd.as_raw_fd() as u32;
-    let vcpu = machine.vcpu(0, Program::Scribble)?;
-    vcpu.set(pages::SEED, seed)?;
-    vcpu.set(pages::BASE, DATA as u32)?;
-    vcpu.set(pages::COUNT, 500)?;
-    vcpu.set(pages::PACE, 100)?;
-    shared.as_volatile_slice().store(fd, 0, Ordering::Release)?;
-    vcpu.start()?;
-    vcpu.wait()?;
-    bail!("the endless guest came to an end")
 }
