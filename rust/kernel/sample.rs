@@ -389,7 +389,9 @@ impl Sampler {
     /// Goes on with other parameters; the parameters are valid.
     pub fn change(&mut self, params: Params) {
         if params.rate != self.params.rate {
+            // From now on: what was before is nothing to be made up for at this rate.
             self.pace.owed = 0;
+            self.pace.last.now_ns = 0;
         }
         self.params = params;
     }

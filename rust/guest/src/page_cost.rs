@@ -211,7 +211,8 @@ fn by_samples(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Rounds
         let before = session.stats()?;
         let mut armed = before;
         session.change(Config {
-            rate: 1_000_000,
+            // Some hundreds at a time, or all that is mapped would be found.
+            rate: 50_000,
             ..config
         })?;
         while armed.armed - before.armed < pages / 3 {

@@ -54,7 +54,10 @@ pub struct Args {
 /// How many VMs may be dying at a time.
 const DYING: usize = 12;
 
-/// Where a process says how far it is.
+/// Calls wait for VMs, so that this many come during them however fast they are.
+const EPOCHS: u64 = 8;
+
+/// Where a process says how far it is, or how many VMs there have been.
 struct Progress(MmapRegion);
 
 impl Progress {
@@ -89,7 +92,7 @@ struct Process {
 }
 
 impl Process {
-    fn start(args: &Args, index: u32) -> Result<Self> {
+    fn start(args: &Args, index: u32, vms: &Progress) -> Result<Self> {
         let progress = Progress::new()?;
         // SAFETY: This process has no thread but this one, so the child is a
         // whole copy of it, with no lock held by a thread that is not there.
@@ -98,7 +101,7 @@ impl Process {
             -1 => Err(io::Error::last_os_error()).context("fork failed"),
             0 => {
                 end_with_parent();
-                let status = match call(args, index, &progress) {
+                let status = match call(args, index, &progress, vms) {
                     Ok(()) => 0,
                     Err(error) => {
                         eprintln!("guest: process {index}: {error:#}");
@@ -130,11 +133,14 @@ impl Process {
 }
 
 /// Makes one process's share of the calls.
-fn call(args: &Args, index: u32, progress: &Progress) -> Result<()> {
+fn call(args: &Args, index: u32, progress: &Progress, vms: &Progress) -> Result<()> {
     let mut caller = Caller::new()?;
     let share = args.operations.div_ceil(args.processes.into());
     let mut succeeded = 0;
     for number in 0..share {
+        while vms.get()?.0 < number * EPOCHS / share {
+            thread::sleep(Duration::from_millis(1));
+        }
         // So that a call does not depend on what became of those before it.
         let seed = (args.seed << 40) ^ (u64::from(index) << 32) ^ number;
         let mut random = fastrand::Rng::with_seed(seed);
@@ -153,8 +159,9 @@ pub fn run(args: &Args) -> Result<()> {
         Shape::default(),
     )?);
     let mut random = fastrand::Rng::with_seed(args.seed);
+    let started = Progress::new()?;
     let processes = (0..args.processes)
-        .map(|index| Process::start(args, index))
+        .map(|index| Process::start(args, index, &started))
         .collect::<Result<Vec<_>>>()?;
     let mut running: Vec<&Process> = processes.iter().collect();
     let mut alive: Vec<(Victim, Instant)> = Vec::new();
@@ -167,6 +174,7 @@ pub fn run(args: &Args) -> Result<()> {
             let victim = Victim::start(random.u32(1..=2), random.u32(..))?;
             alive.push((victim, Instant::now() + delay));
             vms += 1;
+            started.set(vms, 0)?;
         }
         thread::sleep(Duration::from_millis(2));
         let now = Instant::now();
