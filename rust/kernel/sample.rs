@@ -157,7 +157,7 @@ pub struct Seen {
     pub fault_ns: u64,
     /// For how long vCPUs may have waited for batches, summed over them.
     pub batch_ns: u64,
-    /// The time for which the VM could run, summed over its vCPUs.
+    /// For how long its vCPUs ran, summed over them.
     pub guest_ns: u64,
     /// Batches.
     pub batches: u64,

@@ -734,6 +734,11 @@ pub fn cpu_time() -> u64 {
     clock(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
+/// The CPU time of this process, in ns.
+pub fn process_time() -> u64 {
+    clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
 /// CLOCK_MONOTONIC, in ns.
 pub fn now() -> u64 {
     clock(libc::CLOCK_MONOTONIC)

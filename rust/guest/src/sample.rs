@@ -15,7 +15,9 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::logs::Mode;
-use crate::machine::{now, Machine, Runner, Shape, Space, BYSTANDER, MOVING, REACH, SPARE};
+use crate::machine::{
+    now, process_time, Machine, Runner, Shape, Space, BYSTANDER, MOVING, REACH, SPARE,
+};
 use crate::pages::{self, Program, Touch, DATA, ENTRY, MAX_VCPUS, PAGE, RETURN};
 use crate::paging::Paging;
 use crate::sampling::{
@@ -348,6 +350,8 @@ struct Outcome {
     records: u64,
     wrong: BTreeMap<&'static str, Vec<Record>>,
     rate: u64,
+    /// CPU time of this process, which is the vCPUs' but for a little.
+    cpu_ns: u64,
     periods: u64,
     disturbed: u64,
     log_lacks: u64,
@@ -425,7 +429,7 @@ fn watch(args: &Args, guest: &Guest) -> Result<Outcome> {
         "the memory slots are not the machine's"
     );
     let settles = args.within / 4 * 1_000_000;
-    let start = now();
+    let (start, cpu) = (now(), process_time());
     let (mut before, mut next) = (None, 0);
     let mut last_time = 0;
     loop {
@@ -489,6 +493,7 @@ fn watch(args: &Args, guest: &Guest) -> Result<Outcome> {
         take(args, guest, &mut outcome, &rest);
     }
     outcome.stats = session.stats()?;
+    outcome.cpu_ns = process_time() - cpu;
     session.stop()?;
     Ok(outcome)
 }
@@ -654,7 +659,6 @@ fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Resul
     let wrong: usize = outcome.wrong.values().map(Vec::len).sum();
     let chi = unevenness(&counts);
     let stats = &outcome.stats;
-    let guest_ns = stats.elapsed_ns * u64::from(args.vcpus);
     let merged = fs::read_to_string("/sys/kernel/mm/ksm/pages_sharing").unwrap_or_default();
     writeln!(
         out,
@@ -666,7 +670,7 @@ fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Resul
         outcome.rate,
         args.rate,
         stats.rate_now,
-        stats.spent_ns.saturating_mul(1_000_000) / guest_ns.max(1),
+        stats.spent_ns.saturating_mul(1_000_000) / outcome.cpu_ns.max(1),
         stats.armed,
         stats.filtered,
         stats.disarmed,
