@@ -23,7 +23,7 @@ use crate::paging::Paging;
 use crate::sampling::{
     Config, Record, Ring, Session, Stats, EXEC, RANDOM, READ, SWEEP, TABLE, WRITE,
 };
-use crate::tracking::Tracking;
+use crate::tracking::{Tracking, CHUNK};
 
 /// Compare samples with what a guest really does
 ///
@@ -355,6 +355,7 @@ struct Outcome {
     periods: u64,
     disturbed: u64,
     log_lacks: u64,
+    set_lacks: u64,
 }
 
 fn config(args: &Args, machine: &Machine) -> Config {
@@ -376,7 +377,8 @@ fn sampled(args: &Args, guest: &Guest) -> Result<Outcome> {
     let tracking = match args.with.contains(&With::Tracking) {
         true => {
             let tracking = Tracking::here(machine.fd.as_raw_fd())?;
-            tracking.set("period_ms", 50)?;
+            // Some passes over all pages.
+            tracking.set("period_ms", 400)?;
             tracking.set("intervals", 2)?;
             ensure!(tracking.start()?, "working sets cannot be tracked here");
             Some(tracking)
@@ -410,6 +412,7 @@ fn sampled(args: &Args, guest: &Guest) -> Result<Outcome> {
     outcome.log_lacks = log_lacks;
     if let Some(tracking) = tracking {
         outcome.periods = tracking.estimate()?.get("period")?;
+        outcome.set_lacks = set_lacks(guest, &tracking)?;
     }
     Ok(outcome)
 }
@@ -568,6 +571,24 @@ fn disturb(
     Ok(())
 }
 
+/// Of the last period's working set, the pages that it has wrong: the guest uses all of
+/// its own in each.
+fn set_lacks(guest: &Guest, tracking: &Tracking) -> Result<u64> {
+    let set = tracking.pages()?.context("no period has ended")?;
+    let written = guest.written();
+    let is_wrong = |gfn: u64| {
+        let index = (gfn % CHUNK) as usize;
+        let chunk = set
+            .chunks
+            .iter()
+            .find(|chunk| chunk.gfn == gfn - gfn % CHUNK);
+        let found = chunk.map_or((false, false), |c| (c.count[index] > 0, c.read(index)));
+        found != (written.contains(&gfn), true)
+    };
+    let data = guest.uses.iter().filter(|(_, uses)| uses.data);
+    Ok(data.filter(|(&gfn, _)| is_wrong(gfn)).count() as u64)
+}
+
 /// Waits until each vCPU has made a whole pass, in which every page is written, and
 /// returns whether it did before it was over.
 fn passes(args: &Args, machine: &Machine, over: &AtomicBool) -> Result<bool> {
@@ -664,7 +685,7 @@ fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Resul
         out,
         "sample taken {} data {} found {found} of {of} false {wrong} chi {chi} rate {} asked {} \
          rate_now {} spent_ppm {} armed {} filtered {} disarmed {} delivered {} lost {} batches {} \
-         flushes {} fault_ns {} periods {} disturbed {} log_lacks {} merged {} huge {}",
+         flushes {} fault_ns {} periods {} disturbed {} log_lacks {} set_lacks {} merged {} huge {}",
         stats.taken,
         counts.iter().sum::<u64>(),
         outcome.rate,
@@ -682,6 +703,7 @@ fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Resul
         outcome.periods,
         outcome.disturbed,
         outcome.log_lacks,
+        outcome.set_lacks,
         merged.trim().parse::<u64>().unwrap_or(0),
         outcome.huge,
     )?;
@@ -692,6 +714,7 @@ fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Resul
     );
     ensure!(stamped, "the memory does not have what the guest wrote");
     ensure!(outcome.log_lacks == 0, "the dirty log lacks pages");
+    ensure!(outcome.set_lacks == 0, "the working set has pages wrong");
     ensure!(
         stats.taken == stats.delivered + stats.lost + stats.waiting
             && stats.delivered == outcome.records,
