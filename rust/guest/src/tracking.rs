@@ -7,8 +7,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+
+use crate::machine::now;
 
 /// The directory of a VM that tells its working set.
 #[derive(Clone, Debug)]
@@ -67,6 +71,30 @@ impl Tracking {
     pub fn estimate(&self) -> Result<Estimate> {
         let text = self.read("estimate").context("reading wss/estimate")?;
         Estimate::parse(&String::from_utf8_lossy(&text))
+    }
+
+    /// Waits until a period ends that is not `last`.
+    pub fn ended(&self, last: u64) -> Result<Estimate> {
+        let period_ms: u64 = String::from_utf8_lossy(&self.read("period_ms")?)
+            .trim()
+            .parse()
+            .context("reading wss/period_ms")?;
+        let pause = Duration::from_micros((period_ms * 1000 / 16).clamp(200, 20_000));
+        let limit = now() + (period_ms * 30 + 60_000) * 1_000_000;
+        loop {
+            let estimate = self.estimate()?;
+            if estimate.get("period")? != last {
+                return Ok(estimate);
+            }
+            ensure!(now() < limit, "period {} does not end", last + 1);
+            thread::sleep(pause);
+        }
+    }
+
+    /// Waits until a period begins; the number of the one before.
+    pub fn begun(&self) -> Result<u64> {
+        let last = self.estimate()?.get("period")?;
+        self.ended(last)?.get("period")
     }
 
     /// The pages of the last period that ended; none if none has.

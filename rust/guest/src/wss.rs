@@ -462,27 +462,12 @@ impl<'a> Trial<'a> {
             .set("reads", u64::from(self.random.u32(0..8) != 0))
     }
 
-    /// Waits until a period ends that is not `last`.
-    fn next_period(&self, last: u64) -> Result<Estimate> {
-        let pause = Duration::from_micros((self.args.period_ms * 1000 / 16).clamp(200, 20_000));
-        let limit = now() + (self.args.period_ms * 30 + 60_000) * 1_000_000;
-        loop {
-            let estimate = self.tracking.estimate()?;
-            if estimate.get("period")? != last {
-                return Ok(estimate);
-            }
-            ensure!(now() < limit, "period {} does not end", last + 1);
-            thread::sleep(pause);
-        }
-    }
-
     /// A round; false if it has to be made again.
     fn round(&mut self, round: u32) -> Result<bool> {
         let before = if std::mem::take(&mut self.first) {
             0
         } else {
-            let last = self.tracking.estimate()?.get("period")?;
-            self.next_period(last)?.get("period")?
+            self.tracking.begun()?
         };
         let mut truth = Truth::default();
         let begin = now();
@@ -496,7 +481,7 @@ impl<'a> Trial<'a> {
             }
         }
         let end = now();
-        let estimate = self.next_period(before)?;
+        let estimate = self.tracking.ended(before)?;
         self.compare(round, before + 1, &estimate, truth, (begin, end))
     }
 
@@ -518,9 +503,9 @@ impl<'a> Trial<'a> {
         // One period to begin in, and one in which nothing else happens.
         let mut last = self.tracking.estimate()?.get("period")?;
         for _ in 0..2 {
-            last = self.next_period(last)?.get("period")?;
+            last = self.tracking.ended(last)?.get("period")?;
         }
-        let estimate = self.next_period(last)?;
+        let estimate = self.tracking.ended(last)?;
         for vcpu in &self.vcpus {
             vcpu.set(pages::REPEAT, 0)?;
         }

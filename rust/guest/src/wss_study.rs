@@ -13,7 +13,7 @@ use anyhow::{ensure, Context, Result};
 use crate::idle::Idle;
 use crate::machine::{cpu_time, now, Machine, Runner, Shape, Space};
 use crate::pages::{self, Program, Touch, DATA, PAGE};
-use crate::tracking::{Estimate, Tracking};
+use crate::tracking::Tracking;
 
 /// Estimate the working set of a guest that touches the same pages all the time
 ///
@@ -189,12 +189,11 @@ impl Study<'_> {
         let mut index = 0;
         while index < self.args.periods {
             self.prepare(index)?;
-            let last = tracking.estimate()?.get("period")?;
-            let before = self.ended(tracking, last)?.get("period")?;
+            let before = tracking.begun()?;
             let begin = now();
             self.passes()?;
             let end = now();
-            let estimate = self.ended(tracking, before)?;
+            let estimate = tracking.ended(before)?;
             let from = estimate.get("start_ns")?;
             let to = from + estimate.get("duration_ns")?;
             // All passes in this period, or it is not one to compare with.
@@ -215,20 +214,6 @@ impl Study<'_> {
             index += 1;
         }
         tracking.set("active", 0)
-    }
-
-    /// Waits until a period ends that is not `last`.
-    fn ended(&self, tracking: &Tracking, last: u64) -> Result<Estimate> {
-        let pause = Duration::from_micros(self.args.period_ms * 1000 / 50);
-        let limit = now() + (self.args.period_ms * 30 + 60_000) * 1_000_000;
-        loop {
-            let estimate = tracking.estimate()?;
-            if estimate.get("period")? != last {
-                return Ok(estimate);
-            }
-            ensure!(now() < limit, "period {} does not end", last + 1);
-            thread::sleep(pause);
-        }
     }
 
     fn idle(&mut self, space: &Space) -> Result<()> {
