@@ -39,6 +39,7 @@ mod work;
 mod wss;
 mod wss_storm;
 mod wss_study;
+mod wss_unmapped;
 
 use std::process::ExitCode;
 
@@ -69,6 +70,7 @@ enum Command {
     Wss(wss::Args),
     WssStorm(wss_storm::Args),
     WssStudy(wss_study::Args),
+    WssUnmapped(wss_unmapped::Args),
     Sample(sample::Args),
     SampleFuzz(sample_fuzz::Args),
     Leaves(leaves::Args),
@@ -95,6 +97,7 @@ fn run(command: Command) -> Result<()> {
         Command::Wss(args) => wss::run(&args),
         Command::WssStorm(args) => wss_storm::run(&args),
         Command::WssStudy(args) => wss_study::run(&args),
+        Command::WssUnmapped(args) => wss_unmapped::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::SampleFuzz(args) => sample_fuzz::run(&args),
         Command::Leaves(args) => leaves::run(&args),

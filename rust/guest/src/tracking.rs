@@ -222,6 +222,25 @@ impl Fields<'_> {
 }
 
 impl Pages {
+    /// The record that a page is in, and its place there.
+    fn place(&self, gfn: u64) -> Option<(&Chunk, usize)> {
+        let first = gfn / CHUNK * CHUNK;
+        let at = self.chunks.binary_search_by_key(&first, |chunk| chunk.gfn);
+        Some((self.chunks.get(at.ok()?)?, (gfn % CHUNK) as usize))
+    }
+
+    /// Whether a page was accessed.
+    pub fn read(&self, gfn: u64) -> bool {
+        let place = self.place(gfn);
+        place.is_some_and(|(chunk, index)| chunk.read(index))
+    }
+
+    /// Whether a page is known for a page table.
+    pub fn table(&self, gfn: u64) -> bool {
+        let place = self.place(gfn);
+        place.is_some_and(|(chunk, index)| chunk.table(index))
+    }
+
     fn parse(bytes: &[u8]) -> Result<Self> {
         ensure!(bytes.len() >= HEADER, "wss/pages ends in its header");
         let (header, mut rest) = bytes.split_at(HEADER);
@@ -327,6 +346,8 @@ pub mod tests {
         assert!(chunk.gfn == 1024 && chunk.huge);
         assert!(chunk.read(0) && !chunk.read(1) && chunk.read(64) && chunk.read(511));
         assert!(chunk.table(65) && !chunk.table(64));
+        assert!(pages.read(1024 + 511) && !pages.read(1023) && !pages.read(1536));
+        assert!(pages.table(1024 + 65));
         assert_eq!(
             (chunk.count[64], chunk.count[65], chunk.count[0]),
             (3, 10, 0)

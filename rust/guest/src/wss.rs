@@ -605,15 +605,8 @@ impl<'a> Trial<'a> {
             self.note(&mut Truth::default(), &touched, &[], (0, 0));
             period = self.tracking.estimate()?.get("period")?;
             unknown.clone_from(&walked);
-            for chunk in self
-                .tracking
-                .pages()?
-                .iter()
-                .flat_map(|pages| &pages.chunks)
-            {
-                unknown.retain(|gfn| {
-                    gfn / CHUNK * CHUNK != chunk.gfn || !chunk.table((gfn % CHUNK) as usize)
-                });
+            if let Some(pages) = self.tracking.pages()? {
+                unknown.retain(|&gfn| !pages.table(gfn));
             }
         }
         if !unknown.is_empty() {

@@ -414,6 +414,53 @@ period start_ns duration_ns intervals threshold written tables read_set reads hu
     assert_eq!(text, expected);
 }
 
+/// What C counted stands under its name, and what it had no room to remember is no page
+/// that the log does not have.
+#[test]
+fn what_the_caller_counted_is_told() {
+    let params = Params {
+        intervals: 1,
+        ..PARAMS
+    };
+    let mut wss = Wss::new(Map::default(), params);
+    wss.end_interval(|_, _| (0, false));
+    let period = Period {
+        start_ns: 11,
+        duration_ns: 12,
+        swaps: 13,
+        in_place: 14,
+        full_exits: 15,
+        flushes: 16,
+        spent_ns: 17,
+        nested_runs: 18,
+        sampled: 19,
+        sampled_touched: 20,
+        unmapped_lost: 21,
+    };
+    wss.end_period(&period, params);
+    let mut text = String::new();
+    wss_tables::estimate(&mut text, &wss.estimate()).unwrap();
+    for line in [
+        "start_ns 11",
+        "duration_ns 12",
+        "swaps 13",
+        "in_place 14",
+        "full_exits 15",
+        "flushes 16",
+        "spent_ns 17",
+        "nested_runs 18",
+        "sampled 19",
+        "sampled_touched 20",
+        "unmapped_lost 21",
+        "lost 0",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line}: {text}");
+    }
+    wss.end_interval(|_, _| (0, false));
+    wss.end_period(&Period::default(), params);
+    assert_eq!(wss.estimate().period, Period::default());
+}
+
 #[test]
 fn the_history_is_bounded_and_in_order() {
     let params = Params {
