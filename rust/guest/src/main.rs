@@ -37,6 +37,7 @@ mod victim;
 mod vm;
 mod work;
 mod wss;
+mod wss_slots;
 mod wss_storm;
 mod wss_study;
 mod wss_unmapped;
@@ -68,6 +69,7 @@ enum Command {
     PageCost(page_cost::Args),
     Slowdown(slowdown::Args),
     Wss(wss::Args),
+    WssSlots(wss_slots::Args),
     WssStorm(wss_storm::Args),
     WssStudy(wss_study::Args),
     WssUnmapped(wss_unmapped::Args),
@@ -95,6 +97,7 @@ fn run(command: Command) -> Result<()> {
         Command::PageCost(args) => page_cost::run(&args),
         Command::Slowdown(args) => slowdown::run(&args),
         Command::Wss(args) => wss::run(&args),
+        Command::WssSlots(args) => wss_slots::run(&args),
         Command::WssStorm(args) => wss_storm::run(&args),
         Command::WssStudy(args) => wss_study::run(&args),
         Command::WssUnmapped(args) => wss_unmapped::run(&args),
