@@ -37,6 +37,7 @@ mod victim;
 mod vm;
 mod work;
 mod wss;
+mod wss_probes;
 mod wss_slots;
 mod wss_storm;
 mod wss_study;
@@ -69,6 +70,7 @@ enum Command {
     PageCost(page_cost::Args),
     Slowdown(slowdown::Args),
     Wss(wss::Args),
+    WssProbes(wss_probes::Args),
     WssSlots(wss_slots::Args),
     WssStorm(wss_storm::Args),
     WssStudy(wss_study::Args),
@@ -97,6 +99,7 @@ fn run(command: Command) -> Result<()> {
         Command::PageCost(args) => page_cost::run(&args),
         Command::Slowdown(args) => slowdown::run(&args),
         Command::Wss(args) => wss::run(&args),
+        Command::WssProbes(args) => wss_probes::run(&args),
         Command::WssSlots(args) => wss_slots::run(&args),
         Command::WssStorm(args) => wss_storm::run(&args),
         Command::WssStudy(args) => wss_study::run(&args),

@@ -241,6 +241,12 @@ impl Pages {
         place.is_some_and(|(chunk, index)| chunk.table(index))
     }
 
+    /// In how many sub-intervals a page was logged.
+    pub fn count(&self, gfn: u64) -> u8 {
+        self.place(gfn)
+            .map_or(0, |(chunk, index)| chunk.count[index])
+    }
+
     fn parse(bytes: &[u8]) -> Result<Self> {
         ensure!(bytes.len() >= HEADER, "wss/pages ends in its header");
         let (header, mut rest) = bytes.split_at(HEADER);
@@ -347,7 +353,7 @@ pub mod tests {
         assert!(chunk.read(0) && !chunk.read(1) && chunk.read(64) && chunk.read(511));
         assert!(chunk.table(65) && !chunk.table(64));
         assert!(pages.read(1024 + 511) && !pages.read(1023) && !pages.read(1536));
-        assert!(pages.table(1024 + 65));
+        assert!(pages.table(1024 + 65) && pages.count(1024 + 65) == 10);
         assert_eq!(
             (chunk.count[64], chunk.count[65], chunk.count[0]),
             (3, 10, 0)
