@@ -26,18 +26,23 @@ use crate::leaves::{self, Numbering, Question};
 use crate::reasons::{self, Isa};
 use crate::tables;
 
-/// The C header as Rust sees it (bindgen).
-#[allow(
-    dead_code,
-    missing_docs,
-    non_camel_case_types,
-    non_upper_case_globals,
-    unreachable_pub,
-    clippy::all
-)]
-mod bindings {
-    include!(concat!(env!("KVM_SCOPE_GENERATED"), "/abi_generated.rs"));
+/// The C header as Rust sees it: a module `bindings` of what bindgen made of it.
+macro_rules! bindings_of {
+    ($generated:literal) => {
+        #[allow(
+            dead_code,
+            missing_docs,
+            non_camel_case_types,
+            non_upper_case_globals,
+            unreachable_pub,
+            clippy::all
+        )]
+        mod bindings {
+            include!(concat!(env!("KVM_SCOPE_GENERATED"), $generated));
+        }
+    };
 }
+bindings_of!("/abi_generated.rs");
 use bindings::{
     kvm_scope_clock, kvm_scope_cost, kvm_scope_counters, kvm_scope_question, kvm_scope_text,
 };

@@ -14,21 +14,7 @@ use kernel::prelude::*;
 
 use crate::sample::{self, Params, Plan, Ring, Sampler, Seen, Slot};
 
-/// The C header as Rust sees it (bindgen).
-#[allow(
-    dead_code,
-    missing_docs,
-    non_camel_case_types,
-    non_upper_case_globals,
-    unreachable_pub,
-    clippy::all
-)]
-mod bindings {
-    include!(concat!(
-        env!("KVM_SCOPE_GENERATED"),
-        "/sample_abi_generated.rs"
-    ));
-}
+bindings_of!("/sample_abi_generated.rs");
 use bindings::{
     kvm_scope_sample_params, kvm_scope_sample_place, kvm_scope_sample_plan, kvm_scope_sample_ring,
     kvm_scope_sample_row, kvm_scope_sample_seen, kvm_scope_sample_slot, kvm_scope_sampler,

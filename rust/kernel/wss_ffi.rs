@@ -17,21 +17,7 @@ use crate::ffi::Seq;
 use crate::wss::{self, Params, Period, Region, Regions};
 use crate::wss_tables;
 
-/// The C header as Rust sees it (bindgen).
-#[allow(
-    dead_code,
-    missing_docs,
-    non_camel_case_types,
-    non_upper_case_globals,
-    unreachable_pub,
-    clippy::all
-)]
-mod bindings {
-    include!(concat!(
-        env!("KVM_SCOPE_GENERATED"),
-        "/wss_abi_generated.rs"
-    ));
-}
+bindings_of!("/wss_abi_generated.rs");
 use bindings::{kvm_scope_wss_bits, kvm_scope_wss_params, kvm_scope_wss_period};
 
 // What the header and the logic both state must be the same.
