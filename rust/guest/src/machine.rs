@@ -681,6 +681,7 @@ impl Drop for Runner {
     fn drop(&mut self) {
         // Whatever it does, it is to come to an end.
         let _ = self.set(pages::SPIN, 0);
+        let _ = self.set(pages::REPEAT, 0);
         let _ = self.set(pages::STOP, 1);
         self.jobs = None;
         if let Some(thread) = self.thread.take() {

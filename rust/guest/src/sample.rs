@@ -420,6 +420,8 @@ fn sampled(args: &Args, guest: &Guest) -> Result<Outcome> {
 fn watch(args: &Args, guest: &Guest) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let config = config(args, &guest.machine);
+    // The first samples come before the call returns.
+    let began = now();
     let mut session = Session::start(config).context("starting a session")?;
     let ring = match args.mapped {
         true => Some(Ring::map(&session).context("mapping the ring")?),
@@ -468,7 +470,7 @@ fn watch(args: &Args, guest: &Guest) -> Result<Outcome> {
             next = record.sequence + 1;
             last_time = record.time_ns;
             ensure!(
-                (start..=now()).contains(&record.time_ns),
+                (began..=now()).contains(&record.time_ns),
                 "a sample's time is wrong: {record:?}"
             );
         }
