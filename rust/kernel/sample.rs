@@ -32,6 +32,9 @@ pub const MAX_BUDGET: u32 = 1_000_000;
 /// Pages that are armed at a time, at the most.
 pub const MAX_WANT: u64 = 4096;
 
+/// Of a page's number, in a sample as programs of old have it.
+const OLD_GFN_BITS: u32 = 29;
+
 const SECOND: u64 = 1_000_000_000;
 /// A tick is no shorter and, unless it is too expensive, no longer than this.
 const MIN_WAIT: u64 = 10_000_000;
@@ -137,6 +140,15 @@ pub const fn kind(write: bool, fetch: bool, walk: bool) -> u32 {
     } else {
         READ
     }
+}
+
+/// A sample as programs of old have it: the page in 29 bits, the kind above them. What
+/// does not fit is none; no sample is 0, for each has a kind.
+pub const fn old(gfn: u64, access: u32) -> Option<u32> {
+    if gfn >> OLD_GFN_BITS != 0 || access == 0 || access > READ | WRITE | EXEC {
+        return None;
+    }
+    Some(access << OLD_GFN_BITS | gfn as u32)
 }
 
 /// What was counted since the session began.

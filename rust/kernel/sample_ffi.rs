@@ -47,6 +47,7 @@ matches_prototype!(
     kvm_scope_sample_valid,
     kvm_scope_sample_takes,
     kvm_scope_sample_kind,
+    kvm_scope_sample_old,
     kvm_scope_sampler_init,
     kvm_scope_sampler_change,
     kvm_scope_sampler_plan,
@@ -101,6 +102,16 @@ unsafe extern "C" fn kvm_scope_sample_takes(access: u32) -> u32 {
 #[no_mangle]
 unsafe extern "C" fn kvm_scope_sample_kind(write: u64, fetch: u64, walk: u64) -> u32 {
     sample::kind(write != 0, fetch != 0, walk != 0)
+}
+
+/// A sample as programs of old have it, or 0 if it is none that they could have.
+///
+/// # Safety
+///
+/// None needed: plain data.
+#[no_mangle]
+unsafe extern "C" fn kvm_scope_sample_old(gfn: u64, access: u32) -> u32 {
+    sample::old(gfn, access).unwrap_or(0)
 }
 
 /// # Safety

@@ -6,8 +6,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use kvmscope::sample::{
-    kind, widened, Params, Random, Ring, Sampler, Seen, Slot, EXEC, MAX_BUDGET, MAX_RATE, MAX_WANT,
-    RANDOM, READ, REGION, SWEEP, WRITE,
+    kind, old, widened, Params, Random, Ring, Sampler, Seen, Slot, EXEC, MAX_BUDGET, MAX_RATE,
+    MAX_WANT, RANDOM, READ, REGION, SWEEP, WRITE,
 };
 use proptest::prelude::*;
 
@@ -266,6 +266,23 @@ fn what_hardware_cannot_express_is_widened() {
         assert_eq!(widened(access) & access, access);
         // Write without read is a misconfigured entry.
         assert!(access == WRITE || widened(access) == 7);
+    }
+}
+
+/// As the header says: `__u32 gfn:29, xwr:3`, from the lowest bit up.
+#[test]
+fn what_programs_of_old_cannot_be_told_they_are_not() {
+    let most = (1 << 29) - 1;
+    assert_eq!(old(0, READ), Some(0x2000_0000));
+    assert_eq!(old(0x12345, WRITE), Some(0x4001_2345));
+    assert_eq!(old(most, EXEC), Some(0x9fff_ffff));
+    for gfn in [most + 1, most + 2, 1 << 32, u64::MAX] {
+        for access in [READ, WRITE, EXEC] {
+            assert_eq!(old(gfn, access), None, "{gfn:x}");
+        }
+    }
+    for none in [0, 8, u32::MAX] {
+        assert_eq!(old(1, none), None);
     }
 }
 
