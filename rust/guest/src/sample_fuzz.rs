@@ -46,8 +46,6 @@ struct Tally {
     samples: u64,
 }
 
-const OLD: &str = "/proc/kvm_ept_sample";
-
 /// What the interfaces may refuse with.
 const REFUSALS: [i32; 13] = [
     libc::EINVAL,
@@ -173,7 +171,7 @@ impl Fuzz {
         }
         if self.files.len() < 5 {
             let old = self.random.u32(0..3) == 0;
-            let path = if old { OLD } else { sampling::DEVICE };
+            let path = if old { sampling::OLD } else { sampling::DEVICE };
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)

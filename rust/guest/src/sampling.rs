@@ -12,126 +12,59 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{ensure, Context, Result};
 
-/// The file.
-pub const DEVICE: &str = "/dev/kvm_ept_sample";
+/// The header as the command has it (scripts/uapi).
+#[path = "../../kvmscope/src/sample/uapi.rs"]
+mod uapi;
 
-/// Kinds of accesses.
-pub const READ: u8 = 1;
-/// See [`READ`].
-pub const WRITE: u8 = 2;
-/// See [`READ`].
-pub const EXEC: u8 = 4;
-
-/// A page at random in each 2 MiB in turn.
-pub const SWEEP: u32 = 0;
-/// Pages at random.
-pub const RANDOM: u32 = 1;
-
-/// An access of the CPU's to a page table.
-pub const TABLE: u16 = 1;
-
-/// What is asked for.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // as the header has them
-pub struct Config {
-    pub size: u32,
-    pub flags: u32,
-    pub pid: i32,
-    pub vm_fd: i32,
-    pub strategy: u32,
-    pub access: u32,
-    pub rate: u32,
-    pub budget_ppm: u32,
-    pub ring_records: u32,
-    pub reserved: [u32; 7],
-}
-
-/// What was counted.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Stats {
-    pub size: u32,
-    pub reserved: u32,
-    pub armed: u64,
-    pub taken: u64,
-    pub filtered: u64,
-    pub disarmed: u64,
-    pub delivered: u64,
-    pub lost: u64,
-    pub waiting: u64,
-    pub batches: u64,
-    pub flushes: u64,
-    pub spent_ns: u64,
-    pub elapsed_ns: u64,
-    pub rate_now: u64,
-}
-
-/// A sample.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Record {
-    pub time_ns: u64,
-    pub gfn: u64,
-    pub sequence: u64,
-    pub vcpu: u32,
-    pub level: u8,
-    pub access: u8,
-    pub flags: u16,
-}
-
-/// A memory slot.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Slot {
-    pub gpa: u64,
-    pub hva: u64,
-    pub pages: u64,
-    pub id: u32,
-    pub flags: u32,
-}
-
-/// Room for memory slots.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs)]
-pub struct Slots {
-    pub size: u32,
-    pub capacity: u32,
-    pub count: u32,
-    pub reserved: u32,
-    pub slots: u64,
-}
-
-const _: () = {
-    assert!(size_of::<Config>() == 64);
-    assert!(size_of::<Stats>() == 104);
-    assert!(size_of::<Record>() == RECORD);
-    assert!(size_of::<Slots>() == 24);
+pub use uapi::{
+    kvm_ept_sample_config as Config, kvm_ept_sample_record as Record, kvm_ept_sample_slot as Slot,
+    kvm_ept_sample_slots as Slots, kvm_ept_sample_stats as Stats, KVM_EPT_SAMPLE_RANDOM as RANDOM,
+    KVM_EPT_SAMPLE_SWEEP as SWEEP,
 };
 
+/// The file.
+pub const DEVICE: &str = "/dev/kvm_ept_sample";
+/// That of programs of old.
+pub const OLD: &str = "/proc/kvm_ept_sample";
+
+/// Kinds of accesses, as a record has them.
+pub const READ: u8 = uapi::KVM_EPT_SAMPLE_READ as u8;
+/// See [`READ`].
+pub const WRITE: u8 = uapi::KVM_EPT_SAMPLE_WRITE as u8;
+/// See [`READ`].
+pub const EXEC: u8 = uapi::KVM_EPT_SAMPLE_EXEC as u8;
+
+/// An access of the CPU's to a page table.
+pub const TABLE: u16 = uapi::KVM_EPT_SAMPLE_TABLE as u16;
+
 /// The size of a record.
-pub const RECORD: usize = 32;
+pub const RECORD: usize = size_of::<Record>();
 const PAGE: usize = 4096;
 
-const fn ioctl(direction: u32, number: u32, size: usize) -> libc::Ioctl {
-    ((direction << 30) | ((size as u32) << 16) | (0xe5 << 8) | number) as libc::Ioctl
-}
 /// The commands.
-pub const GET_VERSION: libc::Ioctl = ioctl(0, 0, 0);
+pub const GET_VERSION: libc::Ioctl = uapi::IOCTL_GET_VERSION as libc::Ioctl;
 /// See [`GET_VERSION`].
-pub const START: libc::Ioctl = ioctl(1, 1, size_of::<Config>());
+pub const START: libc::Ioctl = uapi::IOCTL_START as libc::Ioctl;
 /// See [`GET_VERSION`].
-pub const CHANGE: libc::Ioctl = ioctl(1, 2, size_of::<Config>());
+pub const CHANGE: libc::Ioctl = uapi::IOCTL_CHANGE as libc::Ioctl;
 /// See [`GET_VERSION`].
-pub const STOP: libc::Ioctl = ioctl(0, 3, 0);
+pub const STOP: libc::Ioctl = uapi::IOCTL_STOP as libc::Ioctl;
 /// See [`GET_VERSION`].
-pub const STATS: libc::Ioctl = ioctl(3, 4, size_of::<Stats>());
+pub const STATS: libc::Ioctl = uapi::IOCTL_STATS as libc::Ioctl;
 /// See [`GET_VERSION`].
-pub const MEMSLOTS: libc::Ioctl = ioctl(3, 5, size_of::<Slots>());
+pub const MEMSLOTS: libc::Ioctl = uapi::IOCTL_MEMSLOTS as libc::Ioctl;
+
+/// Those of programs of old, which have no generated form: macros that are for C alone.
+pub mod old {
+    /// Begins, of the process given.
+    pub const INIT: libc::Ioctl = 1200;
+    /// Kinds of accesses.
+    pub const SET_PROT: libc::Ioctl = 1201;
+    /// Samples per second.
+    pub const SET_FREQ: libc::Ioctl = 1202;
+    /// Three words: where to, how many at most, and how many there are.
+    pub const GET_MEMSLOTS: libc::Ioctl = 1203;
+}
 
 impl Config {
     /// Everything at once, of the first VM of a process.
@@ -180,7 +113,11 @@ pub fn open() -> io::Result<File> {
 impl Session {
     /// Starts one.
     pub fn start(config: Config) -> io::Result<Self> {
-        let file = open()?;
+        Self::begin(open()?, config)
+    }
+
+    /// Starts one of a file that has none.
+    pub fn begin(file: File, config: Config) -> io::Result<Self> {
         // SAFETY: The kernel reads as much as the struct has.
         check(unsafe { libc::ioctl(file.as_raw_fd(), START, &config) })?;
         Ok(Self { file, config })
@@ -188,7 +125,7 @@ impl Session {
 
     /// Goes on with other parameters.
     pub fn change(&mut self, config: Config) -> io::Result<()> {
-        // SAFETY: As in `start`.
+        // SAFETY: As in `begin`.
         check(unsafe { libc::ioctl(self.file.as_raw_fd(), CHANGE, &config) })?;
         self.config = config;
         Ok(())

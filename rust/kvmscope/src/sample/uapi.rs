@@ -25,7 +25,7 @@ pub type __s32 = ::core::ffi::c_int;
 pub type __u32 = ::core::ffi::c_uint;
 pub type __u64 = ::core::ffi::c_ulonglong;
 #[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
+#[derive(Debug, Default, Copy, Clone, PartialEq)]
 pub struct kvm_ept_sample_config {
     pub size: __u32,
     pub flags: __u32,
@@ -65,7 +65,7 @@ const _: () = {
         [::core::mem::offset_of!(kvm_ept_sample_config, reserved) - 36usize];
 };
 #[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
+#[derive(Debug, Default, Copy, Clone, PartialEq)]
 pub struct kvm_ept_sample_stats {
     pub size: __u32,
     pub reserved: __u32,
@@ -116,7 +116,7 @@ const _: () = {
         [::core::mem::offset_of!(kvm_ept_sample_stats, rate_now) - 96usize];
 };
 #[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
+#[derive(Debug, Default, Copy, Clone, PartialEq)]
 pub struct kvm_ept_sample_record {
     pub time_ns: __u64,
     pub gfn: __u64,
@@ -147,7 +147,7 @@ const _: () = {
         [::core::mem::offset_of!(kvm_ept_sample_record, flags) - 30usize];
 };
 #[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
+#[derive(Debug, Default, Copy, Clone, PartialEq)]
 pub struct kvm_ept_sample_slot {
     pub gpa: __u64,
     pub hva: __u64,
@@ -171,7 +171,7 @@ const _: () = {
         [::core::mem::offset_of!(kvm_ept_sample_slot, flags) - 28usize];
 };
 #[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
+#[derive(Debug, Default, Copy, Clone, PartialEq)]
 pub struct kvm_ept_sample_slots {
     pub size: __u32,
     pub capacity: __u32,
