@@ -20,6 +20,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::code::{Kind, Program};
 use crate::pages::PAGE;
+use crate::sampling::{self, Config, Session, Slot, Slots, Stats};
 use crate::tracking::Tracking;
 use crate::vm::{self, Memory, Vcpu, Vm};
 
@@ -55,7 +56,7 @@ pub struct Args {
     path: Vec<String>,
 }
 
-const PATHS: [&str; 7] = [
+const PATHS: [&str; 9] = [
     "create",
     "start",
     "enter",
@@ -63,9 +64,13 @@ const PATHS: [&str; 7] = [
     "read",
     "write",
     "statistics",
+    "sample",
+    "sampler",
 ];
 /// Those that are only there where working sets can be tracked.
 const TRACKING: [&str; 3] = ["start", "enter", "worker"];
+/// And where accesses can be sampled.
+const SAMPLING: [&str; 2] = ["sample", "sampler"];
 
 /// The directories in which the kernel is told what may fail.
 struct Injection {
@@ -237,6 +242,13 @@ fn ioctl(fd: i32, request: libc::Ioctl, argument: usize) -> io::Result<usize> {
     checked(unsafe { libc::ioctl(fd, request, argument) }.into())
 }
 
+/// A call of the sampler's.
+fn pass(fd: i32, request: libc::Ioctl, argument: usize) -> io::Result<usize> {
+    // SAFETY: The argument is what the request takes: a number, or the address of a
+    // struct of the caller's that has its own size in it and is still there.
+    checked(unsafe { libc::ioctl(fd, request, argument) }.into())
+}
+
 /// A descriptor that is closed in the end.
 struct Fd(i32);
 
@@ -308,6 +320,14 @@ impl Subject {
         Path::new(DEBUG).join("kvm").join(name)
     }
 
+    /// A session of samples that has few pages to be had.
+    fn sampling(&self) -> Config {
+        Config {
+            ring_records: 64,
+            ..Config::of(std::process::id(), self.vm.fd.as_raw_fd())
+        }
+    }
+
     fn tracking(&self) -> Result<Tracking> {
         Tracking::here(self.vm.fd.as_raw_fd())
     }
@@ -355,14 +375,16 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let injection = Injection::new()?;
     let nth = Nth::of("thread-self")?;
-    let tracks = {
+    let (tracks, samples) = {
         let subject = Subject::new()?;
-        subject.tracking()?.start()?
+        let session = Session::start(subject.sampling());
+        (subject.tracking()?.start()?, session.is_ok())
     };
     knob("latency", "1")?;
     for name in PATHS {
         if !args.path.is_empty() && !args.path.iter().any(|path| path == name)
             || TRACKING.contains(&name) && !tracks
+            || SAMPLING.contains(&name) && !samples
         {
             continue;
         }
@@ -373,6 +395,8 @@ pub fn run(args: &Args) -> Result<()> {
             "worker" => work(&injection)?,
             "read" => read(&injection, &nth, tracks)?,
             "write" => write(&injection, &nth, tracks)?,
+            "sample" => sample(&injection, &nth)?,
+            "sampler" => sampler(&injection)?,
             _ => statistics(&injection, &nth)?,
         };
         tally.print(name)?;
@@ -487,7 +511,7 @@ fn work(injection: &Injection) -> Result<Tally> {
         tracking.set("period_ms", 40)?;
         tracking.set("intervals", 2)?;
         tracking.set("active", 1)?;
-        let nth = Nth::of(&worker()?.to_string())?;
+        let nth = Nth::of(&worker("wss")?.to_string())?;
         nth.arm(n)?;
         periods(&tracking, 3, || subject.goes_on())?;
         let failed = nth.disarm()?;
@@ -526,9 +550,9 @@ fn periods(
     Ok(())
 }
 
-/// The kernel thread that works for a VM of this process.
-fn worker() -> Result<u32> {
-    let name = format!("kvm-scope-wss/{}", std::process::id());
+/// The kernel thread that does this work for a VM of this process.
+fn worker(work: &str) -> Result<u32> {
+    let name = format!("kvm-scope-{work}/{}", std::process::id());
     for entry in fs::read_dir("/proc")?.flatten() {
         let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         if comm.trim_end() == name {
@@ -663,4 +687,101 @@ fn statistics(injection: &Injection, nth: &Nth) -> Result<Tally> {
     }
     subject.goes_on()?;
     Ok(tally)
+}
+
+/// A session of samples begins, is asked for all that it tells, and ends.
+fn sample(injection: &Injection, nth: &Nth) -> Result<Tally> {
+    injection.only_ours(false)?;
+    let mut tally = Tally::default();
+    let mut subject = Subject::new()?;
+    let config = subject.sampling();
+    let device = c_path(Path::new(sampling::DEVICE))?;
+    let mut room = [Slot::default(); 8];
+    let mut records = [0; 4096];
+    tally.exhaust("a session of samples", |n| {
+        let mut stats = Stats {
+            size: size_of::<Stats>() as u32,
+            ..Stats::default()
+        };
+        let mut slots = Slots {
+            size: size_of::<Slots>() as u32,
+            capacity: room.len() as u32,
+            slots: room.as_mut_ptr() as u64,
+            ..Slots::default()
+        };
+        let taken = nth.take(n, || {
+            let fd = Fd::open(&device, libc::O_RDWR | libc::O_NONBLOCK)?;
+            pass(fd.0, sampling::START, &raw const config as usize)?;
+            pass(fd.0, sampling::MEMSLOTS, &raw mut slots as usize)?;
+            pass(fd.0, sampling::CHANGE, &raw const config as usize)?;
+            match fd.read(&mut records) {
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+                read => drop(read?),
+            }
+            pass(fd.0, sampling::STATS, &raw mut stats as usize)?;
+            pass(fd.0, sampling::STOP, 0)
+        })?;
+        subject.goes_on()?;
+        // Whatever failed, there is no session any more.
+        Session::start(config).context("afterwards")?;
+        subject.goes_on()?;
+        Ok(taken)
+    })?;
+
+    // Nothing that it begins with is asked for anew.
+    let old = Fd::open(&c_path(Path::new(sampling::OLD))?, libc::O_RDWR)?;
+    pass(old.0, sampling::old::INIT, std::process::id() as usize)?;
+    tally.exhaust("the slots, as programs of old ask for them", |n| {
+        let mut asked = [room.as_mut_ptr() as usize, 1, 0];
+        let taken = nth.take(n, || {
+            let at = asked.as_mut_ptr() as usize;
+            pass(old.0, sampling::old::GET_MEMSLOTS, at)
+        })?;
+        ensure!(
+            (asked[2] > 0) == taken.result.is_ok(),
+            "{:?}, and there are {} slots",
+            taken.result,
+            asked[2]
+        );
+        Ok(taken)
+    })?;
+    subject.goes_on()?;
+    Ok(tally)
+}
+
+/// The thread that takes pages away looks for the first of them.
+fn sampler(injection: &Injection) -> Result<Tally> {
+    injection.only_ours(false)?;
+    let mut tally = Tally::default();
+    tally.exhaust("the sampling thread", |n| {
+        let mut subject = Subject::new()?;
+        subject.goes_on()?;
+        let running = subject.sampling();
+        let mut session = Session::start(Config { rate: 0, ..running })?;
+        let nth = Nth::of(&worker("smp")?.to_string())?;
+        nth.arm(n)?;
+        session.change(running)?;
+        samples(&mut session, || subject.goes_on())?;
+        let failed = nth.disarm()?;
+        samples(&mut session, || subject.goes_on())?;
+        let result = Ok(0);
+        Ok(Taken { result, failed })
+    })?;
+    Ok(tally)
+}
+
+/// Some samples come, with the guest running again and again.
+fn samples(session: &mut Session, mut meanwhile: impl FnMut() -> Result<()>) -> Result<()> {
+    let began = Instant::now();
+    let mut count = 0;
+    while count < 3 {
+        meanwhile()?;
+        count += session.read(64)?.len();
+        thread::sleep(Duration::from_millis(3));
+        ensure!(
+            began.elapsed() < Duration::from_secs(60),
+            "no samples have come for a minute"
+        );
+    }
+    Ok(())
 }

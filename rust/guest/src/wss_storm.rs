@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tracking switched on and off from outside, in VMs that are killed in the
-//! middle of it.
+//! Tracking and sampling switched on and off from outside, in VMs that are killed in
+//! the middle of it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 
 use crate::machine::{Machine, Shape, Space};
 use crate::pages::MAX_VCPUS;
+use crate::sampling::{Config, Session, RANDOM, SWEEP};
 use crate::tracking::Tracking;
 use crate::victim::Victim;
 
@@ -21,9 +22,10 @@ use crate::victim::Victim;
 /// Each VM is a process of its own whose guest writes without end until it is sent
 /// SIGKILL, which may also come while it is still being set up. This process
 /// starts and stops its tracking at random, changes the parameters, and reads
-/// what there is to read. Prints `wss-storm vms N switched N read N late N`: how
-/// often tracking was switched, and files were read, of a VM that was there; and
-/// how many files that were open when their VM was killed were read after that.
+/// what there is to read. Prints `wss-storm vms N switched N read N late N sampled N
+/// samples N`: how often tracking was switched, and files were read, of a VM that was
+/// there; how many files that were open when their VM was killed were read after that;
+/// and how many sessions of samples there were, and how many samples.
 #[derive(clap::Args)]
 pub struct Args {
     /// How many VMs
@@ -38,6 +40,9 @@ pub struct Args {
     /// A VM is killed at most so many milliseconds after it was started
     #[arg(long, value_name = "MS", default_value_t = 400)]
     within: u64,
+    /// Have their accesses be sampled as well, at random
+    #[arg(long)]
+    sample: bool,
     /// Seed of the random moments
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -45,6 +50,8 @@ pub struct Args {
 
 struct Storming {
     victim: Victim,
+    /// Its session of samples, if it has one.
+    session: Option<Session>,
     dies: Instant,
 }
 
@@ -53,6 +60,8 @@ struct Tally {
     switched: u64,
     read: u64,
     late: u64,
+    sampled: u64,
+    samples: u64,
 }
 
 /// Creates, tracks and kills the VMs.
@@ -71,13 +80,18 @@ pub fn run(args: &Args) -> Result<()> {
             let delay = Duration::from_micros(random.u64(0..=args.within * 1000));
             alive.push(Storming {
                 victim: Victim::start(args.vcpus, random.u32(..))?,
+                session: None,
                 dies: Instant::now() + delay,
             });
             started += 1;
         }
         thread::sleep(Duration::from_micros(random.u64(0..2000)));
         let chosen = random.usize(0..alive.len());
-        alive[chosen].disturb(&mut random, &mut tally)?;
+        if args.sample && random.bool() {
+            alive[chosen].sample(&mut random, &mut tally)?;
+        } else {
+            alive[chosen].disturb(&mut random, &mut tally)?;
+        }
         let now = Instant::now();
         while let Some(next) = alive.iter().position(|one| one.dies <= now) {
             alive.swap_remove(next).kill(&mut tally)?;
@@ -85,11 +99,13 @@ pub fn run(args: &Args) -> Result<()> {
     }
     writeln!(
         io::stdout(),
-        "wss-storm vms {} switched {} read {} late {}",
+        "wss-storm vms {} switched {} read {} late {} sampled {} samples {}",
         args.vms,
         tally.switched,
         tally.read,
-        tally.late
+        tally.late,
+        tally.sampled,
+        tally.samples
     )?;
     Ok(())
 }
@@ -125,6 +141,32 @@ impl Storming {
         Ok(())
     }
 
+    fn sample(&mut self, random: &mut fastrand::Rng, tally: &mut Tally) -> Result<()> {
+        let Some(fd) = self.victim.fd()? else {
+            return Ok(());
+        };
+        let config = Config {
+            strategy: random.u32(SWEEP..=RANDOM),
+            access: random.u32(1..8),
+            rate: random.u32(0..5000),
+            ring_records: 64 << random.u32(0..4),
+            ..Config::of(self.victim.pid as u32, fd)
+        };
+        let Some(mut session) = self.session.take() else {
+            self.session = Some(Session::start(config).context("starting a session")?);
+            tally.sampled += 1;
+            return Ok(());
+        };
+        match random.u32(0..4) {
+            0 => return session.stop().context("stopping a session"),
+            1 => session.change(config).context("changing a session")?,
+            2 => drop(session.stats().context("the counters of a session")?),
+            _ => tally.samples += session.read(64)?.len() as u64,
+        }
+        self.session = Some(session);
+        Ok(())
+    }
+
     fn kill(self, tally: &mut Tally) -> Result<()> {
         // Opened while it lives, read when it is dead.
         let open = match self.tracking()? {
@@ -136,6 +178,10 @@ impl Storming {
             None => Vec::new(),
         };
         self.victim.kill()?;
+        if let Some(mut session) = self.session {
+            tally.samples += session.read(64)?.len() as u64;
+            tally.late += 1;
+        }
         for mut file in open {
             // An error or an end are both right: the file is gone from debugfs.
             let _ = file.read_to_end(&mut Vec::new());
