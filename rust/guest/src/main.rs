@@ -24,6 +24,7 @@ mod paging;
 mod race;
 mod refused;
 mod sample;
+mod sample_calls;
 mod sample_fuzz;
 mod sampling;
 mod scribble;
@@ -76,6 +77,7 @@ enum Command {
     WssStudy(wss_study::Args),
     WssUnmapped(wss_unmapped::Args),
     Sample(sample::Args),
+    SampleCalls(sample_calls::Args),
     SampleFuzz(sample_fuzz::Args),
     Leaves(leaves::Args),
     Sleep(sleep::Args),
@@ -105,6 +107,7 @@ fn run(command: Command) -> Result<()> {
         Command::WssStudy(args) => wss_study::run(&args),
         Command::WssUnmapped(args) => wss_unmapped::run(&args),
         Command::Sample(args) => sample::run(&args),
+        Command::SampleCalls(args) => sample_calls::run(&args),
         Command::SampleFuzz(args) => sample_fuzz::run(&args),
         Command::Leaves(args) => leaves::run(&args),
         Command::Sleep(args) => sleep::run(&args),
