@@ -591,14 +591,21 @@ fn set_lacks(guest: &Guest, tracking: &Tracking) -> Result<u64> {
     Ok(data.filter(|(&gfn, _)| is_wrong(gfn)).count() as u64)
 }
 
-/// Waits until each vCPU has made a whole pass, in which every page is written, and
-/// returns whether it did before it was over.
+/// Waits until each vCPU has made a whole pass, in which every page is written, and has
+/// left its guest since: only then has the log what the CPU has logged (PML). Returns
+/// whether it did before it was over.
 fn passes(args: &Args, machine: &Machine, over: &AtomicBool) -> Result<bool> {
     let made = |vcpu| machine.space.get(pages::control(vcpu) + pages::MADE);
-    let before = (0..args.vcpus).map(made).collect::<Result<Vec<_>>>()?;
+    let left = |vcpu| exits(machine, vcpu);
+    // Of either, the first may have been in the middle of it.
+    Ok(advances(args, &made, over)? && advances(args, &left, over)?)
+}
+
+/// Waits until a number of each vCPU has grown by two.
+fn advances(args: &Args, number: &dyn Fn(u32) -> Result<u32>, over: &AtomicBool) -> Result<bool> {
+    let before = (0..args.vcpus).map(number).collect::<Result<Vec<_>>>()?;
     for (vcpu, before) in (0..args.vcpus).zip(before) {
-        // The first may have been in the middle of it.
-        while made(vcpu)?.wrapping_sub(before) < 2 {
+        while number(vcpu)?.wrapping_sub(before) < 2 {
             if over.load(Ordering::Relaxed) {
                 return Ok(false);
             }
@@ -606,6 +613,18 @@ fn passes(args: &Args, machine: &Machine, over: &AtomicBool) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// How often a vCPU has left its guest.
+fn exits(machine: &Machine, vcpu: u32) -> Result<u32> {
+    let (pid, fd) = (std::process::id(), machine.fd.as_raw_fd());
+    let path = format!("/sys/kernel/debug/kvm/{pid}-{fd}/vcpu{vcpu}/scope/exits");
+    let table = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let counts = table.lines().filter_map(|line| {
+        let count = line.split_ascii_whitespace().nth(2)?;
+        count.parse::<u64>().ok()
+    });
+    Ok(counts.sum::<u64>() as u32)
 }
 
 /// A child that has all our memory for a moment.
