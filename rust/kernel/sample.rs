@@ -280,8 +280,9 @@ impl Pace {
     }
 
     /// Guest time that may be spent now beyond what is spent or pending. What is
-    /// saved up is a second's worth at most, lest it be spent all at once.
-    fn affordable_ns(&mut self, params: &Params, seen: &Seen) -> u64 {
+    /// saved up is a second's worth at most, lest it be spent all at once; or what a
+    /// page costs, which is more after a batch that was held up by something else.
+    fn affordable_ns(&mut self, params: &Params, seen: &Seen, cost: u64) -> u64 {
         let ppm = u64::from(params.budget_ppm);
         let earned = scale(seen.guest_ns, ppm, MAX_BUDGET.into());
         let used = seen
@@ -290,10 +291,9 @@ impl Pace {
             .saturating_add(self.forfeited_ns);
         let left = earned.saturating_sub(used);
         let second = seen.vcpus.max(1).saturating_mul(1000).saturating_mul(ppm);
-        self.forfeited_ns = self
-            .forfeited_ns
-            .saturating_add(left.saturating_sub(second));
-        left.min(second)
+        let most = second.max(cost);
+        self.forfeited_ns = self.forfeited_ns.saturating_add(left.saturating_sub(most));
+        left.min(most)
     }
 
     fn plan(&mut self, params: &Params, seen: &Seen, random: &mut Random) -> Plan {
@@ -324,7 +324,7 @@ impl Pace {
         // Looking for it and taking it away, and the fault.
         let batch_share = div(seen.batch_ns, seen.armed.max(1));
         let cost = seen.cost_ns().saturating_add(batch_share);
-        let affordable = self.affordable_ns(params, seen);
+        let affordable = self.affordable_ns(params, seen, cost);
         let want = if rate == 0 {
             0
         } else {

@@ -487,6 +487,34 @@ fn a_guest_that_sleeps_is_not_swamped_when_it_wakes() {
     assert!(plan.want <= 1000, "{plan:?}");
 }
 
+/// A first batch that took longer than a second's budget, with a page or two to show
+/// for it, is paid off, and sampling goes on.
+#[test]
+fn a_batch_that_was_held_up_is_not_the_last() {
+    let params = Params {
+        budget_ppm: 10_000,
+        ..PARAMS
+    };
+    let mut sampler = Sampler::new(1, params);
+    let mut seen = Seen {
+        vcpus: 1,
+        armed: 1,
+        taken: 1,
+        fault_ns: 100_000,
+        batch_ns: 50_000_000,
+        batches: 1,
+        ..Seen::default()
+    };
+    let again = (1..2000u64).find(|tick| {
+        seen.now_ns = tick * SECOND / 100;
+        seen.guest_ns = seen.now_ns;
+        sampler.plan(&seen).want > 0
+    });
+    // What it took is 5 s of budget, and the next page as much before it is known.
+    let again = again.expect("nothing is taken away any more");
+    assert!((500..1500).contains(&again), "after {again} hundredths");
+}
+
 #[test]
 fn rate_zero_pauses() {
     let mut sampler = Sampler::new(7, PARAMS);
