@@ -148,7 +148,7 @@ pub const fn old(gfn: u64, access: u32) -> Option<u32> {
     if gfn >> OLD_GFN_BITS != 0 || access == 0 || access > READ | WRITE | EXEC {
         return None;
     }
-    Some(access << OLD_GFN_BITS | gfn as u32)
+    Some((access << OLD_GFN_BITS) | gfn as u32)
 }
 
 /// What was counted since the session began.
