@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{ensure, Result};
 
 use crate::logs::Mode;
-use crate::machine::{cpu_time, Machine, Runner, Shape, Space, HALF};
+use crate::machine::{cpu_time, process_time, Machine, Runner, Shape, Space, HALF};
 use crate::pages::{self, Program, DATA, PAGE};
 use crate::sampling::{Config, Session, READ, WRITE};
 use crate::tracking::Tracking;
@@ -206,8 +206,12 @@ fn by_samples(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Rounds
         pass(vcpu, &mut plain)?;
     }
     for _ in 0..args.rounds {
-        // Until the sampler has accounted for the faults of the pass before.
-        thread::sleep(Duration::from_millis(300));
+        // Until the sampler has accounted for the faults of the pass before, and the
+        // guest has run for as long as its pages will cost it: that is the budget.
+        let ran = process_time();
+        while process_time() - ran < 300_000_000 {
+            pass(vcpu, &mut Rounds::default())?;
+        }
         let before = session.stats()?;
         let mut armed = before;
         session.change(Config {
