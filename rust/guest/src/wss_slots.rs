@@ -68,6 +68,10 @@ pub fn run(args: &Args) -> Result<()> {
         "wss_slots periods {} untracked {untracked} tracked {tracked} passes {made}",
         args.periods
     )?;
+    ensure!(
+        untracked >= 10 * args.periods,
+        "too few changes to tell: make periods longer"
+    );
     ensure!(tracked * 4 >= untracked, "tracking holds memslots up");
     Ok(())
 }
