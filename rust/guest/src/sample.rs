@@ -23,7 +23,7 @@ use crate::paging::Paging;
 use crate::sampling::{
     Config, Record, Ring, Session, Stats, EXEC, RANDOM, READ, SWEEP, TABLE, WRITE,
 };
-use crate::tracking::{Tracking, CHUNK};
+use crate::tracking::Tracking;
 
 /// Compare samples with what a guest really does
 ///
@@ -578,15 +578,7 @@ fn disturb(
 fn set_lacks(guest: &Guest, tracking: &Tracking) -> Result<u64> {
     let set = tracking.pages()?.context("no period has ended")?;
     let written = guest.written();
-    let is_wrong = |gfn: u64| {
-        let index = (gfn % CHUNK) as usize;
-        let chunk = set
-            .chunks
-            .iter()
-            .find(|chunk| chunk.gfn == gfn - gfn % CHUNK);
-        let found = chunk.map_or((false, false), |c| (c.count[index] > 0, c.read(index)));
-        found != (written.contains(&gfn), true)
-    };
+    let is_wrong = |gfn: u64| (set.count(gfn) > 0, set.read(gfn)) != (written.contains(&gfn), true);
     let data = guest.uses.iter().filter(|(_, uses)| uses.data);
     Ok(data.filter(|(&gfn, _)| is_wrong(gfn)).count() as u64)
 }
