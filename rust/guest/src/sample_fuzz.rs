@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context, Result};
 
 use crate::pages::PAGE;
-use crate::sampling::{self, Config, Ring, Session, Slot, Slots, Stats};
+use crate::sampling::{self, old, Config, Ring, Session, Slot, Slots, Stats};
 use crate::victim::Victim;
 
 /// Use the sampler's files at random
@@ -310,19 +310,19 @@ impl Fuzz {
                 asked[1] %= 64;
             }
         }
-        let command = self.random.u32(1199..1206);
+        let command = self.random.u32(1199..1206) as libc::Ioctl;
         let argument = match command {
-            _ if self.random.u32(0..10) == 0 && command != 1203 => self.hostile(),
-            1200 => self.pid() as u64,
-            1201 => self.random.u64(0..9),
-            1202 => self.random.u64(0..3000),
-            1203 if self.random.u32(0..5) == 0 => self.hostile(),
+            _ if self.random.u32(0..10) == 0 && command != old::GET_MEMSLOTS => self.hostile(),
+            old::INIT => self.pid() as u64,
+            old::SET_PROT => self.random.u64(0..9),
+            old::SET_FREQ => self.random.u64(0..3000),
+            old::GET_MEMSLOTS if self.random.u32(0..5) == 0 => self.hostile(),
             _ => asked.as_mut_ptr() as u64,
         };
         let fd = self.files[chosen].file.as_raw_fd();
         // SAFETY: As above; slots are three words each, and there is room for 64.
-        let result = unsafe { libc::ioctl(fd, command as libc::Ioctl, argument as usize) };
-        self.tally.started += u64::from(result == 0 && command == 1200);
+        let result = unsafe { libc::ioctl(fd, command, argument as usize) };
+        self.tally.started += u64::from(result == 0 && command == old::INIT);
         self.verdict(
             result.into(),
             &format!("old ioctl {command} of {argument:x}"),
