@@ -9,7 +9,7 @@ use std::ptr;
 use anyhow::{ensure, Context, Result};
 use fastrand::Rng;
 
-use super::targets;
+use super::targets::{self, Vms};
 
 /// As many descriptors as are open at a time.
 const SLOTS: usize = 12;
@@ -18,6 +18,8 @@ const ARENA: usize = 1 << 14;
 const GUARD: usize = 1 << 16;
 /// Errors for userspace have lower numbers: those above are the kernel's own.
 const MAX_ERRNO: i32 = 133;
+/// One call in so many looks first which VMs there are.
+const LOOKS: u32 = 16;
 const FILL: u8 = 0xa5;
 
 /// An address to give to the kernel.
@@ -32,6 +34,7 @@ pub struct Caller {
     /// Inaccessible, [`ARENA`], inaccessible, a page that is read-only.
     base: usize,
     slots: [Option<Slot>; SLOTS],
+    vms: Vms,
 }
 
 /// A file that is open.
@@ -113,6 +116,7 @@ impl Caller {
         Ok(Self {
             base,
             slots: [const { None }; SLOTS],
+            vms: Vms::default(),
         })
     }
 
@@ -178,6 +182,9 @@ impl Caller {
 
     /// Makes one call; says whether it succeeded.
     pub fn step(&mut self, random: &mut Rng) -> Result<bool> {
+        if random.u32(0..LOOKS) == 0 {
+            self.vms.look();
+        }
         let slot = random.usize(0..SLOTS);
         let Some(fd) = self.slots[slot].as_ref().map(|slot| slot.fd) else {
             return self.open(slot, random).context("open");
@@ -206,7 +213,7 @@ impl Caller {
     }
 
     fn open(&mut self, slot: usize, random: &mut Rng) -> Result<bool> {
-        let path = targets::path(random);
+        let path = targets::path(&self.vms, random);
         let extra = [0, 0, 0, libc::O_TRUNC, libc::O_APPEND, libc::O_DIRECT];
         // Nobody would wake up one who waits.
         let flags = [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR, libc::O_RDWR]
@@ -373,7 +380,7 @@ impl Caller {
             self.argue(&place, random);
         }
         let argument = match random.u32(0..6) {
-            0 => targets::vm(random).map_or(0, |(pid, _)| pid as usize),
+            0 => self.vms.one(random).map_or(0, |(pid, _)| pid as usize),
             1 => random.usize(0..100_000),
             _ => place.address,
         };
@@ -389,7 +396,7 @@ impl Caller {
         words[0] = *random
             .choice(&[64, 64, 64, 96, 32, 0, 4, 4096])
             .unwrap_or(&64);
-        let (pid, fd) = targets::vm(random).unwrap_or((1, 3));
+        let (pid, fd) = self.vms.one(random).unwrap_or((1, 3));
         let kinds = [pid as u32, if random.bool() { fd as u32 } else { u32::MAX }];
         words[2..4].copy_from_slice(&kinds);
         words[4] = random.u32(0..3);

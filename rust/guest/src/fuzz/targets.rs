@@ -34,24 +34,33 @@ const VM_NAMES: [&str; 16] = [
 /// Streams: what is said to them is said by ioctl.
 const DEVICES: [&str; 2] = ["/dev/kvm_ept_sample", "/proc/kvm_ept_sample"];
 
-/// A VM by the name of its directory: process and descriptor.
-pub fn vm(random: &mut Rng) -> Option<(i32, i32)> {
-    let number = random.usize(..);
-    let mut names: Vec<_> = fs::read_dir(VMS)
-        .ok()?
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let (pid, fd) = name.split_once('-')?;
-            Some((pid.parse().ok()?, fd.parse().ok()?))
-        })
-        .collect();
-    names.sort_unstable();
-    (!names.is_empty()).then(|| names[number % names.len()])
+/// The VMs that there were when it was last looked: to read the directory for each
+/// call would take longer than most calls do.
+#[derive(Default)]
+pub struct Vms(Vec<(i32, i32)>);
+
+impl Vms {
+    /// Looks which there are, by the names of their directories.
+    pub fn look(&mut self) {
+        self.0.clear();
+        for entry in fs::read_dir(VMS).into_iter().flatten().flatten() {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            if let Some((pid, fd)) = name.split_once('-') {
+                self.0.extend(pid.parse().ok().zip(fd.parse().ok()));
+            }
+        }
+        self.0.sort_unstable();
+    }
+
+    /// One of them, which may be gone: process and descriptor.
+    pub fn one(&self, random: &mut Rng) -> Option<(i32, i32)> {
+        let number = random.usize(..);
+        (!self.0.is_empty()).then(|| self.0[number % self.0.len()])
+    }
 }
 
 /// The path of one of the files, perhaps of a VM that is gone by the time it is used.
-pub fn path(random: &mut Rng) -> CString {
+pub fn path(vms: &Vms, random: &mut Rng) -> CString {
     let path = match random.u32(0..100) {
         // It fills the kernel's log.
         0 => format!("{KNOBS}/dump"),
@@ -60,7 +69,7 @@ pub fn path(random: &mut Rng) -> CString {
         28..48 => DEVICES[random.usize(0..2)].to_string(),
         _ => {
             let name = random.choice(VM_NAMES).unwrap_or("scope/exits");
-            let (pid, fd) = vm(random).unwrap_or((1, 1));
+            let (pid, fd) = vms.one(random).unwrap_or((1, 1));
             format!("{VMS}/{pid}-{fd}/{name}")
         }
     };
