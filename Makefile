@@ -26,11 +26,11 @@ demo: ## build what is not built, boot it, run a guest in it under QEMU and KVM,
 boot: kernel programs ## the same machine with a shell, and a guest in the background
 	@qemu-test/run --l2
 
-test: variants programs ## prove the tree, as CI does
+test: variants programs ## prove the tree
 	@scripts/test
 
-test-full: variants programs ## the same, and what takes longer
-	@scripts/test --full
+test-full: variants programs ## the same, and what takes longer: all of it, or what MINUTES=75 allow, as CI does
+	@scripts/test --full $(if $(MINUTES),--minutes $(MINUTES))
 
 bench: variants programs ## instructions per exit: unpatched, compiled out, off, on
 	@qemu-test/bench

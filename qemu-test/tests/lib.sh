@@ -97,6 +97,23 @@ wss_is_exact() {
 	sed 's/^/# /' $tmp/wss
 }
 
+# every_allocation_fails PATH...: one result each, and one for what is left of it all.
+every_allocation_fails() {
+	support=$(guest faults --probe)
+	if [ "$support" != "faults supported" ]; then
+		for path in "$@" end; do skip "$path" "${support#*: }"; done
+		return
+	fi
+	start_over
+	# shellcheck disable=SC2046 # words
+	{ guest faults $(printf -- '--path %s ' "$@") 2>&1; echo $? >$tmp/status; } | tee $tmp/faults | sed 's/^/# /'
+	for path; do
+		line=$(grep "^faults $path " $tmp/faults)
+		within "$path: allocations that failed" "$(value points "${line:-no points 0}")" 2 1900
+	done
+	is "all went well, and nothing is left" "$(cat $tmp/status), $(unused)" "0, 0 VMs, 0 references"
+}
+
 # --- KTAP: `plan N`, N results, `finish`
 
 number=0 failed=0
