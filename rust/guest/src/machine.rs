@@ -702,7 +702,10 @@ fn run(fd: &mut VcpuFd) -> Result<()> {
                 bail!("CPU {cpu} refused to enter the guest: hardware's reason is {reason:#x}")
             }
             Ok(VcpuExit::InternalError) => bail!("{}", vm::internal_error(fd)),
-            Ok(other) => bail!("the guest went astray: {other:?}"),
+            Ok(other) => {
+                let what = format!("{other:?}");
+                bail!("the guest went astray: {what}, {}", vm::state(fd))
+            }
             Err(error) if error.errno() == libc::EINTR => {}
             Err(error) => bail!("KVM_RUN failed: {error}"),
         }

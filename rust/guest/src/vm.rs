@@ -269,12 +269,26 @@ impl Vcpu {
                     bail!("CPU {cpu} refused to enter the guest: hardware's reason is {reason:#x}")
                 }
                 Ok(VcpuExit::InternalError) => bail!("{}", internal_error(&mut self.fd)),
-                Ok(other) => bail!("the guest went astray: {other:?}"),
+                Ok(other) => {
+                    let what = format!("{other:?}");
+                    bail!("the guest went astray: {what}, {}", state(&self.fd))
+                }
                 Err(error) if error.errno() == libc::EINTR => {}
                 Err(error) => bail!("KVM_RUN failed: {error}"),
             }
         }
     }
+}
+
+/// Where a vCPU is: what to know of one that is not where it should be.
+pub fn state(fd: &VcpuFd) -> String {
+    let (Ok(regs), Ok(sregs)) = (fd.get_regs(), fd.get_sregs()) else {
+        return "and its registers cannot be read".into();
+    };
+    format!(
+        "at {:#x} in a segment at {:#x}: {regs:x?} {sregs:x?}",
+        regs.rip, sregs.cs.base
+    )
 }
 
 /// Why KVM gave up. Only right after KVM_EXIT_INTERNAL_ERROR.
