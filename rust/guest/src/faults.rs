@@ -508,7 +508,7 @@ fn work(injection: &Injection) -> Result<Tally> {
     tally.exhaust("the worker", |n| {
         let mut subject = Subject::new()?;
         let tracking = subject.tracking()?;
-        tracking.set("period_ms", 40)?;
+        tracking.set("period_ms", 200)?;
         tracking.set("intervals", 2)?;
         tracking.set("active", 1)?;
         let nth = Nth::of(&worker("wss")?.to_string())?;
