@@ -64,11 +64,14 @@ start_over() {
 # configured OPTION: whether the kernel was built with it.
 configured() { zcat /proc/config.gz | grep -q "^CONFIG_$1=y"; }
 
-# seed: of what happens at random; --append kvmscope.seed=N has another one.
-seed() {
-	set -- "$(tr ' ' '\n' </proc/cmdline | sed -n 's/^kvmscope\.seed=//p' | tail -n 1)"
-	echo "${1:-1}"
+# parameter NAME DEFAULT: its value, from --append kvmscope.NAME=VALUE.
+parameter() {
+	value=$(tr ' ' '\n' </proc/cmdline | sed -n "s/^kvmscope\.$1=//p" | tail -n 1)
+	echo "${value:-$2}"
 }
+
+# seed: of what happens at random.
+seed() { parameter seed 1; }
 
 # lives PID: whether it has not ended; one that nobody has waited for yet has.
 lives() { [ -e "/proc/$1/exe" ]; }
