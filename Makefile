@@ -29,7 +29,7 @@ boot: kernel programs ## the same machine with a shell, and a guest in the backg
 test: variants programs ## prove the tree
 	@scripts/test
 
-test-full: variants programs ## the same, and what takes longer: all of it, or what MINUTES=75 allow, as CI does
+test-full: variants programs ## the same, and what takes longer: all of it, or what MINUTES=75 allow
 	@scripts/test --full $(if $(MINUTES),--minutes $(MINUTES))
 
 bench: variants programs ## instructions per exit: unpatched, compiled out, off, on
