@@ -737,12 +737,8 @@ fn sample(injection: &Injection, nth: &Nth) -> Result<Tally> {
             let at = asked.as_mut_ptr() as usize;
             pass(old.0, sampling::old::GET_MEMSLOTS, at)
         })?;
-        ensure!(
-            (asked[2] > 0) == taken.result.is_ok(),
-            "{:?}, and there are {} slots",
-            taken.result,
-            asked[2]
-        );
+        // What it tells when it fails, a slot may not have been among.
+        ensure!(asked[2] > 0 || taken.result.is_err(), "there are no slots");
         Ok(taken)
     })?;
     subject.goes_on()?;
