@@ -877,6 +877,15 @@ impl<'a> Trial<'a> {
                 self.pass(&mut Truth::default())?;
             }
             self.start()?;
+            if self.first && !self.args.spin && self.random.bool() {
+                self.first = false;
+                let written = self.tracking.ended(0)?.get("written")?;
+                if written > 0 {
+                    self.differences.push(format!(
+                        "{written} pages are written after a start, and no vCPU has run"
+                    ));
+                }
+            }
         }
         if self.does(Disturb::ToggleLog) && self.args.huge && self.random.u32(0..3) != 0 {
             // Splits huge pages that are dirty. Not between passes: what was
