@@ -92,6 +92,14 @@ unused() {
 		"$(awk '$1 == "kvm_intel" || $1 == "kvm_amd" { print $3 }' /proc/modules) references"
 }
 
+# freed: until what is freed late is: by RCU and delayed work, by who drops references, and
+# by CPUs and KASAN, which hold on to it.
+freed() {
+	sleep 2
+	echo 3 >/proc/sys/vm/drop_caches
+	for cache in /sys/kernel/slab/*/shrink; do echo 1 >"$cache"; done
+}
+
 # wss_supported: whether working sets can be tracked here.
 wss_supported() { [ "$(guest wss --probe)" = "wss supported" ]; }
 

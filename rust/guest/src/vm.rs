@@ -82,6 +82,13 @@ impl Page {
     pub fn get_wide(&self, field: u64) -> Result<u64> {
         Ok((u64::from(self.get(field + 4)?) << 32) | u64::from(self.get(field)?))
     }
+
+    /// Whether the guest's memory has the programs that were loaded, as the VMM sees it.
+    fn code_is_intact(&self) -> bool {
+        let mut code = vec![0; code::bytes().len()];
+        let address = GuestAddress(code::CODE);
+        self.memory.0.read_slice(&mut code, address).is_ok() && code == code::bytes()
+    }
 }
 
 /// KVM, or why there is none.
@@ -271,7 +278,15 @@ impl Vcpu {
                 Ok(VcpuExit::InternalError) => bail!("{}", internal_error(&mut self.fd)),
                 Ok(other) => {
                     let what = format!("{other:?}");
-                    bail!("the guest went astray: {what}, {}", state(&self.fd))
+                    let code = if self.page.code_is_intact() {
+                        "as it was"
+                    } else {
+                        "not what it was"
+                    };
+                    bail!(
+                        "the guest went astray, its code is {code}: {what}, {}",
+                        state(&self.fd)
+                    )
                 }
                 Err(error) if error.errno() == libc::EINTR => {}
                 Err(error) => bail!("KVM_RUN failed: {error}"),
