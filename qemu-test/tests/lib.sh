@@ -103,12 +103,14 @@ freed() {
 # wss_supported: whether working sets can be tracked here.
 wss_supported() { [ "$(guest wss --probe)" = "wss supported" ]; }
 
+# rounds N: a fifth of it where KASAN makes each take five times as long.
+rounds() { if configured KASAN; then echo $((($1 + 4) / 5)); else echo "$1"; fi; }
+
 # wss_is_exact WHAT PROGRAMS OPTION...: one result: `guest wss` finds no difference in so
-# many programs, or a fifth of them where KASAN makes each take five times as long.
+# many programs.
 wss_is_exact() {
-	what=$1 programs=$2
+	what=$1 programs=$(rounds "$2")
 	shift 2
-	! configured KASAN || programs=$(((programs + 4) / 5))
 	guest wss --programs "$programs" "$@" >$tmp/wss 2>&1
 	result $? "$what"
 	sed 's/^/# /' $tmp/wss
