@@ -103,15 +103,18 @@ freed() {
 # wss_supported: whether working sets can be tracked here.
 wss_supported() { [ "$(guest wss --probe)" = "wss supported" ]; }
 
-# rounds N: a fifth of it where KASAN makes each take five times as long.
-rounds() { if configured KASAN; then echo $((($1 + 4) / 5)); else echo "$1"; fi; }
+# slower: how many times as long all takes in a kernel that watches itself.
+slower() { if configured KASAN || configured KCSAN; then echo 5; else echo 1; fi; }
+
+# rounds N: as many as take as long there.
+rounds() { echo $((($1 + $(slower) - 1) / $(slower))); }
 
 # wss_is_exact WHAT PROGRAMS OPTION...: one result: `guest wss` finds no difference in so
 # many programs.
 wss_is_exact() {
 	what=$1 programs=$(rounds "$2")
 	shift 2
-	guest wss --programs "$programs" "$@" >$tmp/wss 2>&1
+	guest wss --programs "$programs" --slower "$(slower)" "$@" >$tmp/wss 2>&1
 	result $? "$what"
 	sed 's/^/# /' $tmp/wss
 }

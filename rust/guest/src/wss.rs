@@ -60,6 +60,9 @@ pub struct Args {
     /// Length of a period
     #[arg(long, value_name = "T", default_value_t = 50, value_parser = clap::value_parser!(u64).range(10..))]
     period_ms: u64,
+    /// So many times as long, for a kernel that is slower
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
+    slower: u64,
     /// Sub-intervals of a period, rather than a random number of them
     #[arg(long, value_name = "N")]
     intervals: Option<u64>,
@@ -113,6 +116,13 @@ enum Disturb {
     Parameters,
     /// The dirty log is switched off and on
     ToggleLog,
+}
+
+impl Args {
+    /// Length of a period, in ms.
+    fn period(&self) -> u64 {
+        self.period_ms * self.slower
+    }
 }
 
 /// Runs the programs.
@@ -387,7 +397,7 @@ impl<'a> Trial<'a> {
         if self.random.bool() {
             self.pass(&mut Truth::default())?;
         }
-        self.tracking.set("period_ms", self.args.period_ms)?;
+        self.tracking.set("period_ms", self.args.period())?;
         self.tracking.set("split", self.args.split.into())?;
         self.set_parameters()?;
         self.start()?;
@@ -450,7 +460,7 @@ impl<'a> Trial<'a> {
 
     fn set_parameters(&mut self) -> Result<()> {
         // A sub-interval is at least 1 ms.
-        let most = self.args.period_ms.min(12);
+        let most = self.args.period().min(12);
         let intervals = self
             .args
             .intervals
@@ -476,7 +486,7 @@ impl<'a> Trial<'a> {
             self.pass(&mut truth)?;
             self.between_passes()?;
             if self.random.bool() {
-                let part = self.args.period_ms * 1000 / 4;
+                let part = self.args.period() * 1000 / 4;
                 thread::sleep(Duration::from_micros(self.random.u64(0..=part)));
             }
         }
@@ -865,7 +875,7 @@ impl<'a> Trial<'a> {
             self.add_vcpu()?;
         }
         if self.does(Disturb::Pause) && self.random.bool() {
-            thread::sleep(Duration::from_millis(3 * self.args.period_ms));
+            thread::sleep(Duration::from_millis(3 * self.args.period()));
         }
         if self.does(Disturb::Restart) && self.random.bool() {
             // What one run has logged last is no part of the next.
