@@ -731,14 +731,23 @@ fn sample(injection: &Injection, nth: &Nth) -> Result<Tally> {
     // Nothing that it begins with is asked for anew.
     let old = Fd::open(&c_path(Path::new(sampling::OLD))?, libc::O_RDWR)?;
     pass(old.0, sampling::old::INIT, std::process::id() as usize)?;
+    let mut asked = [room.as_mut_ptr() as usize, 1, 0];
+    pass(
+        old.0,
+        sampling::old::GET_MEMSLOTS,
+        asked.as_mut_ptr() as usize,
+    )?;
+    let count = asked[2];
+    ensure!(count > 0, "there are no slots");
     tally.exhaust("the slots, as programs of old ask for them", |n| {
         let mut asked = [room.as_mut_ptr() as usize, 1, 0];
         let taken = nth.take(n, || {
             let at = asked.as_mut_ptr() as usize;
             pass(old.0, sampling::old::GET_MEMSLOTS, at)
         })?;
-        // What it tells when it fails, a slot may not have been among.
-        ensure!(asked[2] > 0 || taken.result.is_err(), "there are no slots");
+        // It may have told when it fails, for a slot, later.
+        let told = asked[2] == count || (taken.result.is_err() && asked[2] == 0);
+        ensure!(told, "{} slots are told, of {count}", asked[2]);
         Ok(taken)
     })?;
     subject.goes_on()?;
