@@ -100,6 +100,12 @@ freed() {
 	for cache in /sys/kernel/slab/*/shrink; do echo 1 >"$cache"; done
 }
 
+# kernel_memory: KiB that the kernel has in use, once what is freed late is freed.
+kernel_memory() {
+	freed
+	awk '/^Slab|^KReclaimable|^VmallocUsed|^KernelStack/ { sum += $2 } END { print sum }' /proc/meminfo
+}
+
 # wss_supported: whether working sets can be tracked here.
 wss_supported() { [ "$(guest wss --probe)" = "wss supported" ]; }
 
