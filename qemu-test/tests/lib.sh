@@ -73,9 +73,9 @@ parameter() {
 # seed: of what happens at random.
 seed() { parameter seed 1; }
 
-# lifetime MS: of a VM that is to be killed at random: longer where KASAN watches and it
-# would not have begun by then.
-lifetime() { if configured KASAN; then echo $((20 * $1)); else echo "$1"; fi; }
+# lifetime MS: of a VM that is to be killed at random: longer where it would not have begun
+# by then, as where KASAN watches, which all that is allocated and freed has to pass.
+lifetime() { if configured KASAN; then echo $((20 * $1)); else echo $(($(slower) * $1)); fi; }
 
 # lives PID: whether it has not ended; one that nobody has waited for yet has.
 lives() { [ -e "/proc/$1/exe" ]; }

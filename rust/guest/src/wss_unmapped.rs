@@ -39,6 +39,8 @@ pub fn run(args: &Args) -> Result<()> {
     let machine = Arc::new(Machine::new(space, Shape::default())?);
     let tracking = Tracking::here(machine.fd.as_raw_fd())?;
     tracking.set("period_ms", args.period_ms)?;
+    // What was read in a sub-interval that is over need not be remembered.
+    tracking.set("intervals", 1)?;
     ensure!(tracking.start()?, "working sets cannot be tracked here");
     let mut round = Round {
         vcpu: machine.vcpu(0, Program::Sweep)?,
