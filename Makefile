@@ -13,9 +13,10 @@ export KVMSCOPE_START := $(shell date +%s)
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-setup: ## get the toolchain and the kernel source; the others do so too, as needed
+setup: ## get the toolchain, the kernel source and Bochs; the others do so too, as needed
 	@scripts/toolchain
 	@scripts/fetch >/dev/null
+	@scripts/bochs >/dev/null
 
 kernel: ## patch and build the kernel that is L1's and L2's
 	@scripts/build

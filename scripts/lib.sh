@@ -29,6 +29,14 @@ die() {
 	exit "$status"
 }
 
+# debian_mirror: the host's own, or nothing. Without package lists (a fresh container)
+# only the address tells Debian's.
+debian_mirror() {
+	# shellcheck disable=SC2016 # apt's variables, not ours
+	apt-get indextargets --format '$(LABEL) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+		awk '$(NF - 1) == "main" && ($1 == "Debian" || NF == 2 && /\/debian\/?$/) { print $NF; exit }' || :
+}
+
 free_mib() { df -Pm "$1" | awk 'NR == 2 { print $4 }'; }
 
 # need_space DIR MIB WHAT [HINT]: said before the work starts, not half way through it.

@@ -485,7 +485,7 @@ impl Machine {
         regs.rip = program.entry(long);
         regs.rsi = pages::control(index);
         // The bit that is always set, and interrupts on: nobody sends it any, but
-        // with them off Bochs keeps the host's back until the guest exits.
+        // with them off Bochs 3.0 as it is keeps the host's back until the guest exits.
         regs.rflags = 0x202;
         fd.set_regs(&regs).context("KVM_SET_REGS failed")
     }
