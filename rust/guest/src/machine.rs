@@ -3,9 +3,11 @@
 //! A virtual machine with as much memory as asked for, in several slots, that
 //! runs one of the [`pages`] programs.
 
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{channel, Receiver, Sender, TryRecvError};
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -35,6 +37,10 @@ const CR0_PG: u64 = 1 << 31;
 const CR4_PAE: u64 = 1 << 5;
 const EFER_LME_LMA: u64 = (1 << 8) | (1 << 10);
 const KVM_SMI: libc::Ioctl = 0xaeb7;
+
+/// What a guest does takes less, also where the kernel watches itself and the CPU is
+/// emulated.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The memory of a guest, private to this process.
 pub struct Space {
@@ -88,11 +94,7 @@ impl Space {
                 0,
             )
         };
-        ensure!(
-            failed == 0,
-            "mbind failed: {}",
-            std::io::Error::last_os_error()
-        );
+        ensure!(failed == 0, "mbind failed: {}", io::Error::last_os_error());
         Ok(())
     }
 
@@ -117,7 +119,7 @@ impl Space {
         ensure!(
             failed == 0,
             "move_pages failed: {}",
-            std::io::Error::last_os_error()
+            io::Error::last_os_error()
         );
         Ok(status
             .into_iter()
@@ -133,7 +135,7 @@ impl Space {
         ensure!(
             failed == 0,
             "madvise failed: {}",
-            std::io::Error::last_os_error()
+            io::Error::last_os_error()
         );
         Ok(())
     }
@@ -602,8 +604,25 @@ impl Runner {
 
     /// Waits until it is done; returns the CPU time it took, in ns.
     pub fn wait(&self) -> Result<u64> {
-        let gone = || format!("the thread of vCPU {} is gone", self.index);
-        self.results.recv().with_context(gone)?
+        match self.results.recv_timeout(PATIENCE) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => self.give_up(),
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("the thread of vCPU {} is gone", self.index)
+            }
+        }
+    }
+
+    /// Ends the process, and says where the guest is.
+    fn give_up(&self) -> ! {
+        LATE.store(true, Ordering::Relaxed);
+        let said = self.thread.as_ref().and_then(|thread| {
+            interrupt(thread);
+            self.results.recv_timeout(PATIENCE / 10).ok()?.err()
+        });
+        let said = said.map_or("it does not leave the guest".into(), |e| format!("{e:#}"));
+        let _ = writeln!(io::stderr(), "guest: vCPU {}: {said}", self.index);
+        std::process::exit(1)
     }
 
     /// The same, if it is done already.
@@ -684,9 +703,34 @@ impl Drop for Runner {
         let _ = self.set(pages::REPEAT, 0);
         let _ = self.set(pages::STOP, 1);
         self.jobs = None;
+        loop {
+            match self.results.recv_timeout(PATIENCE) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => self.give_up(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// Whether a vCPU has been waited for in vain.
+static LATE: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn wake(_: libc::c_int) {}
+
+/// Has KVM_RUN in this thread end with EINTR.
+fn interrupt(thread: &JoinHandle<()>) {
+    // SAFETY: The handler does nothing, which is safe at any moment. The mask is empty,
+    // and there is no SA_RESTART. Whoever has the handle has not joined the thread, so
+    // that its name is still valid.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = wake as extern "C" fn(libc::c_int) as usize;
+        libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut());
+        libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1);
     }
 }
 
@@ -706,7 +750,11 @@ fn run(fd: &mut VcpuFd) -> Result<()> {
                 let what = format!("{other:?}");
                 bail!("the guest went astray: {what}, {}", vm::state(fd))
             }
-            Err(error) if error.errno() == libc::EINTR => {}
+            Err(error) if error.errno() == libc::EINTR => ensure!(
+                !LATE.load(Ordering::Relaxed),
+                "the guest does not come to its end, {}",
+                vm::state(fd)
+            ),
             Err(error) => bail!("KVM_RUN failed: {error}"),
         }
     }
@@ -718,7 +766,7 @@ fn smi(fd: &VcpuFd) -> Result<()> {
     ensure!(
         failed == 0,
         "KVM_SMI failed: {}",
-        std::io::Error::last_os_error()
+        io::Error::last_os_error()
     );
     Ok(())
 }
