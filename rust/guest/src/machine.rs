@@ -40,7 +40,7 @@ const KVM_SMI: libc::Ioctl = 0xaeb7;
 
 /// What a guest does takes less, also where the kernel watches itself and the CPU is
 /// emulated.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The memory of a guest, private to this process.
 pub struct Space {
@@ -613,14 +613,24 @@ impl Runner {
         }
     }
 
+    /// The same of a guest that is not to come to an end, however long that takes.
+    pub fn wait_for_ever(&self) -> Result<u64> {
+        let gone = || format!("the thread of vCPU {} is gone", self.index);
+        self.results.recv().with_context(gone)?
+    }
+
     /// Ends the process, and says where the guest is.
     fn give_up(&self) -> ! {
         LATE.store(true, Ordering::Relaxed);
-        let said = self.thread.as_ref().and_then(|thread| {
+        if let Some(thread) = &self.thread {
             interrupt(thread);
-            self.results.recv_timeout(PATIENCE / 10).ok()?.err()
-        });
-        let said = said.map_or("it does not leave the guest".into(), |e| format!("{e:#}"));
+        }
+        let said = match self.results.recv_timeout(PATIENCE / 10) {
+            Ok(Ok(_)) => "its guest came to its end too late".into(),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(RecvTimeoutError::Timeout) => "it does not leave its guest".into(),
+            Err(RecvTimeoutError::Disconnected) => "its thread is gone".into(),
+        };
         let _ = writeln!(io::stderr(), "guest: vCPU {}: {said}", self.index);
         std::process::exit(1)
     }
@@ -736,6 +746,11 @@ fn interrupt(thread: &JoinHandle<()>) {
 
 fn run(fd: &mut VcpuFd) -> Result<()> {
     loop {
+        ensure!(
+            !LATE.load(Ordering::Relaxed),
+            "the guest does not come to its end, {}",
+            vm::state(fd)
+        );
         match fd.run() {
             Ok(VcpuExit::IoOut(pages::PORT_DONE, _)) => return Ok(()),
             // Whoever harvests the ring makes room.
@@ -750,11 +765,7 @@ fn run(fd: &mut VcpuFd) -> Result<()> {
                 let what = format!("{other:?}");
                 bail!("the guest went astray: {what}, {}", vm::state(fd))
             }
-            Err(error) if error.errno() == libc::EINTR => ensure!(
-                !LATE.load(Ordering::Relaxed),
-                "the guest does not come to its end, {}",
-                vm::state(fd)
-            ),
+            Err(error) if error.errno() == libc::EINTR => {}
             Err(error) => bail!("KVM_RUN failed: {error}"),
         }
     }

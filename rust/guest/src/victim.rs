@@ -118,7 +118,7 @@ fn scribble(count: u32, seed: u32, shared: &MmapRegion) -> Result<Infallible> {
         vcpus.push(vcpu);
     }
     for vcpu in &vcpus {
-        vcpu.wait()?;
+        vcpu.wait_for_ever()?;
     }
     bail!("the endless guest came to an end")
 }
