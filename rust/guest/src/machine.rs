@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 use kvm_bindings::{
     kvm_segment, kvm_userspace_memory_region, KVM_EXIT_DIRTY_RING_FULL, KVM_MAX_CPUID_ENTRIES,
     KVM_MEM_LOG_DIRTY_PAGES,
@@ -593,7 +593,7 @@ impl Runner {
             .jobs
             .as_ref()
             .is_some_and(|jobs| jobs.send(job).is_ok());
-        ensure!(sent, "the thread of vCPU {} is gone", self.index);
+        ensure!(sent, self.gone());
         Ok(())
     }
 
@@ -607,23 +607,26 @@ impl Runner {
         match self.results.recv_timeout(PATIENCE) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => self.give_up(),
-            Err(RecvTimeoutError::Disconnected) => {
-                bail!("the thread of vCPU {} is gone", self.index)
-            }
+            Err(RecvTimeoutError::Disconnected) => Err(self.gone()),
         }
     }
 
     /// The same of a guest that is not to come to an end, however long that takes.
     pub fn wait_for_ever(&self) -> Result<u64> {
-        let gone = || format!("the thread of vCPU {} is gone", self.index);
-        self.results.recv().with_context(gone)?
+        self.results.recv().map_err(|_| self.gone())?
+    }
+
+    fn gone(&self) -> anyhow::Error {
+        anyhow!("the thread of vCPU {} is gone", self.index)
     }
 
     /// Ends the process, and says where the guest is.
     fn give_up(&self) -> ! {
         LATE.store(true, Ordering::Relaxed);
-        if let Some(thread) = &self.thread {
-            interrupt(thread);
+        // Unheeded, it would end the process without a word.
+        if let (Some(thread), Ok(())) = (&self.thread, vm::heed_wakes()) {
+            // SAFETY: The thread has not been joined: its name is still valid.
+            unsafe { libc::pthread_kill(thread.as_pthread_t(), vm::WAKE) };
         }
         let said = match self.results.recv_timeout(PATIENCE / 10) {
             Ok(Ok(_)) => "its guest came to its end too late".into(),
@@ -640,7 +643,7 @@ impl Runner {
         match self.results.try_recv() {
             Ok(result) => result.map(|_| true),
             Err(TryRecvError::Empty) => Ok(false),
-            Err(TryRecvError::Disconnected) => bail!("the thread of vCPU {} is gone", self.index),
+            Err(TryRecvError::Disconnected) => Err(self.gone()),
         }
     }
 
@@ -728,21 +731,6 @@ impl Drop for Runner {
 
 /// Whether a vCPU has been waited for in vain.
 static LATE: AtomicBool = AtomicBool::new(false);
-
-extern "C" fn wake(_: libc::c_int) {}
-
-/// Has KVM_RUN in this thread end with EINTR.
-fn interrupt(thread: &JoinHandle<()>) {
-    // SAFETY: The handler does nothing, which is safe at any moment. The mask is empty,
-    // and there is no SA_RESTART. Whoever has the handle has not joined the thread, so
-    // that its name is still valid.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = wake as extern "C" fn(libc::c_int) as usize;
-        libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut());
-        libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1);
-    }
-}
 
 fn run(fd: &mut VcpuFd) -> Result<()> {
     loop {

@@ -12,7 +12,7 @@ use kvm_bindings::{kvm_mp_state, KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE};
 use kvm_ioctls::VcpuExit;
 
 use crate::code::{Kind, Program, PORT_DONE};
-use crate::vm::{Memory, Vm};
+use crate::vm::{self, Memory, Vm};
 
 /// Have the guest halt, and wake it after a while, again and again
 ///
@@ -30,18 +30,9 @@ pub struct Args {
     every: u64,
 }
 
-extern "C" fn wake(_: libc::c_int) {}
-
 /// Runs the guest, with a thread that wakes it.
 pub fn run(args: &Args) -> Result<()> {
-    // SAFETY: The handler does nothing, which is safe at any moment. The mask is
-    // empty, and without SA_RESTART KVM_RUN ends with EINTR.
-    let r = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = wake as extern "C" fn(libc::c_int) as usize;
-        libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut())
-    };
-    ensure!(r == 0, "sigaction failed: {}", io::Error::last_os_error());
+    vm::heed_wakes()?;
     // SAFETY: No more than the thread's own name for itself.
     let sleeper = unsafe { libc::pthread_self() };
 
@@ -51,7 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
             while !done.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_millis(args.every));
                 // SAFETY: The thread waits for this one to end.
-                unsafe { libc::pthread_kill(sleeper, libc::SIGUSR1) };
+                unsafe { libc::pthread_kill(sleeper, vm::WAKE) };
             }
         });
         let result = sleep(args);

@@ -3,10 +3,11 @@
 //! A virtual machine of a few pages that runs one of the [`code`] programs.
 
 use std::fs;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
-use anyhow::{anyhow, bail, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 use kvm_bindings::{
     kvm_enable_cap, kvm_mp_state, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
     KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_RUNNABLE,
@@ -293,6 +294,24 @@ impl Vcpu {
             }
         }
     }
+}
+
+/// The signal that has KVM_RUN end with EINTR in the thread that gets it.
+pub const WAKE: libc::c_int = libc::SIGUSR1;
+
+extern "C" fn wake(_: libc::c_int) {}
+
+/// Has this process take that signal for nothing else.
+pub fn heed_wakes() -> Result<()> {
+    // SAFETY: The handler does nothing, which is safe at any moment. The mask is
+    // empty, and without SA_RESTART KVM_RUN ends with EINTR.
+    let r = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = wake as extern "C" fn(libc::c_int) as usize;
+        libc::sigaction(WAKE, &action, std::ptr::null_mut())
+    };
+    ensure!(r == 0, "sigaction failed: {}", io::Error::last_os_error());
+    Ok(())
 }
 
 /// Where a vCPU is: what to know of one that is not where it should be.
