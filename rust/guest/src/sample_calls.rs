@@ -29,6 +29,9 @@ pub struct Args {
     /// How often
     #[arg(long, value_name = "N", default_value_t = 50)]
     rounds: u32,
+    /// What takes longer than so many seconds will not come
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    patience: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -48,19 +51,18 @@ enum Promise {
     Refused,
 }
 
-/// Nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Pages that a guest touches, one after the other.
 const PAGES: u64 = 200;
 
 /// Does one of them.
 pub fn run(args: &Args) -> Result<()> {
     let rounds = args.rounds;
+    let patience = Duration::from_secs(args.patience);
     let (name, kept) = match args.promise {
-        Promise::Waiters => ("waiters", waiters(rounds)?),
-        Promise::Widened => ("widened", widened()?),
-        Promise::Parameters => ("parameters", parameters(rounds)?),
-        Promise::Flushed => ("flushed", flushed(rounds)?),
+        Promise::Waiters => ("waiters", waiters(rounds, patience)?),
+        Promise::Widened => ("widened", widened(patience)?),
+        Promise::Parameters => ("parameters", parameters(rounds, patience)?),
+        Promise::Flushed => ("flushed", flushed(rounds, patience)?),
         Promise::Refused => ("refused", refused()?),
     };
     writeln!(io::stdout(), "sample-calls {name} {kept}")?;
@@ -91,10 +93,10 @@ fn touching(machine: &Arc<Machine>, touch: Touch) -> Result<Runner> {
 }
 
 /// Waits until it is so.
-fn until(what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
+fn until(patience: Duration, what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
     let began = Instant::now();
     while !so()? {
-        ensure!(began.elapsed() < PATIENCE, "in vain: {what}");
+        ensure!(began.elapsed() < patience, "in vain: {what}");
         thread::sleep(Duration::from_millis(1));
     }
     Ok(())
@@ -166,13 +168,14 @@ fn epoll_of(file: &File) -> Result<OwnedFd> {
 
 /// Has both waiters wait while something is done that must wake them with `wanted`.
 fn woken(
+    patience: Duration,
     what: &str,
     waiters: [Waiter; 2],
     wanted: u32,
     act: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     thread::scope(|scope| {
-        let threads = waiters.map(|waiter| scope.spawn(move || waiter.wait(PATIENCE)));
+        let threads = waiters.map(|waiter| scope.spawn(move || waiter.wait(patience)));
         // So that they do wait; if not, they are told without having to be woken.
         thread::sleep(Duration::from_millis(20));
         act()?;
@@ -190,7 +193,7 @@ fn woken(
 }
 
 /// The epoll is in the file's wait queue throughout.
-fn waiters(rounds: u32) -> Result<u64> {
+fn waiters(rounds: u32, patience: Duration) -> Result<u64> {
     const ERROR: u32 = libc::EPOLLERR as u32;
     const IN: u32 = libc::EPOLLIN as u32;
     let machine = machine()?;
@@ -214,12 +217,16 @@ fn waiters(rounds: u32) -> Result<u64> {
             let told = waiter.wait(Duration::ZERO)?;
             ensure!(told == 0, "{told:#x} of a session that is paused");
         }
-        woken("samples come", both, IN, || Ok(session.change(running)?))?;
+        woken(patience, "samples come", both, IN, || {
+            Ok(session.change(running)?)
+        })?;
         session.change(paused)?;
         while !session.read(256)?.is_empty() {}
         // An edge that was seen by nobody is none.
         Waiter::Epoll(&epoll).wait(Duration::ZERO)?;
-        woken("the session stops", both, ERROR, || Ok(session.stop()?))?;
+        woken(patience, "the session stops", both, ERROR, || {
+            Ok(session.stop()?)
+        })?;
         session = Session::begin(session.file, paused)?;
     }
     Ok(rounds.into())
@@ -228,7 +235,7 @@ fn waiters(rounds: u32) -> Result<u64> {
 // --- what is asked for
 
 /// Pages that are only read, by a session that asks for writes, and then for all.
-fn widened() -> Result<u64> {
+fn widened(patience: Duration) -> Result<u64> {
     let machine = machine()?;
     let _vcpu = touching(&machine, Touch::Read)?;
     let all = config(&machine);
@@ -237,7 +244,7 @@ fn widened() -> Result<u64> {
         ..all
     })?;
     let mut armed = 0;
-    until("all pages are armed for writes", || {
+    until(patience, "all pages are armed for writes", || {
         session.read(256)?;
         let stats = session.stats()?;
         armed = stats.armed - stats.taken - stats.filtered - stats.disarmed;
@@ -249,7 +256,7 @@ fn widened() -> Result<u64> {
     })?;
     let pages = DATA / PAGE..DATA / PAGE + PAGES;
     let mut found = BTreeSet::new();
-    let result = until("all pages are found to be read", || {
+    let result = until(patience, "all pages are found to be read", || {
         for record in session.read(256)? {
             if pages.contains(&record.gfn) {
                 ensure!(
@@ -300,7 +307,7 @@ impl Old {
 
 /// While one thread sets one of the two over and over to what it is, another changes
 /// the other one, and sees by the samples whether that stays.
-fn parameters(rounds: u32) -> Result<u64> {
+fn parameters(rounds: u32, patience: Duration) -> Result<u64> {
     let machine = machine()?;
     let _vcpu = touching(&machine, Touch::Both)?;
     let session = Old::open()?;
@@ -319,7 +326,7 @@ fn parameters(rounds: u32) -> Result<u64> {
                     "samples, after the frequency was set to 0"
                 );
                 session.call(old::SET_FREQ, 2000)?;
-                until("samples at 2000 a second", || {
+                until(patience, "samples at 2000 a second", || {
                     Ok(!session.kinds()?.is_empty())
                 })?;
             }
@@ -334,7 +341,7 @@ fn parameters(rounds: u32) -> Result<u64> {
                 session.call(old::SET_PROT, kind.into())?;
                 session.drain()?;
                 let mut kinds = Vec::new();
-                until("samples of a kind", || {
+                until(patience, "samples of a kind", || {
                     kinds.extend(session.kinds()?);
                     Ok(kinds.len() >= 3)
                 })?;
@@ -376,7 +383,7 @@ fn meanwhile(
 
 /// A guest each of whose passes accesses all that is mapped: its code, its control page
 /// and a page of data. So what was armed before a whole pass is a sample after it.
-fn flushed(rounds: u32) -> Result<u64> {
+fn flushed(rounds: u32, patience: Duration) -> Result<u64> {
     let machine = machine()?;
     let vcpu = machine.vcpu(0, Program::Scribble)?;
     vcpu.set(pages::BASE, DATA as u32)?;
@@ -389,7 +396,7 @@ fn flushed(rounds: u32) -> Result<u64> {
     let mut last = 0;
     for _ in 0..rounds {
         let mut before = session.stats()?;
-        until("something is taken away", || {
+        until(patience, "something is taken away", || {
             before = session.stats()?;
             Ok(before.armed > last)
         })?;
@@ -398,7 +405,7 @@ fn flushed(rounds: u32) -> Result<u64> {
         let began = Instant::now();
         // The first may have been in the middle of it.
         while vcpu.get(pages::DONE)?.wrapping_sub(done) < 2 {
-            ensure!(began.elapsed() < PATIENCE, "the guest does not go on");
+            ensure!(began.elapsed() < patience, "the guest does not go on");
             thread::yield_now();
         }
         let after = session.stats()?;
