@@ -31,8 +31,8 @@ struct Vm {
     stubborn: BTreeMap<u64, Status>,
     /// How many pages the fast node can take.
     room: Option<usize>,
-    /// Calls until the process is no more.
-    lives: Option<u32>,
+    /// Calls until the process is no more, and how that is told.
+    lives: Option<(u32, i32)>,
     ended: bool,
 }
 
@@ -50,10 +50,10 @@ fn vm() -> Shared {
 
 impl Vm {
     fn live(&mut self) -> io::Result<()> {
-        if let Some(lives) = &mut self.lives {
+        if let Some((lives, error)) = &mut self.lives {
             *lives = lives.saturating_sub(1);
             if *lives == 0 {
-                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+                return Err(io::Error::from_raw_os_error(*error));
             }
         }
         Ok(())
@@ -248,9 +248,11 @@ fn a_node_that_is_full_is_left_alone() {
 #[test]
 fn a_vm_that_ends() {
     for lives in 1..60 {
-        let vm = vm();
-        vm.borrow_mut().lives = Some(lives);
-        assert_eq!(run(&vm, 20, false), None, "after {lives} calls");
+        for error in [libc::ESRCH, libc::EINVAL] {
+            let vm = vm();
+            vm.borrow_mut().lives = Some((lives, error));
+            assert_eq!(run(&vm, 20, false), None, "after {lives} calls");
+        }
     }
     let vm = vm();
     vm.borrow_mut().ended = true;

@@ -229,12 +229,13 @@ impl Moved {
     }
 }
 
-/// None when the process is no more.
+/// None when the process is no more, or has no memory any more, as one that is ending: that
+/// is how move_pages(2) tells it (find_mm_struct in mm/migrate.c).
 fn alive<T>(result: io::Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) => match error.raw_os_error() {
-            Some(libc::ESRCH) => Ok(None),
+            Some(libc::ESRCH | libc::EINVAL) => Ok(None),
             Some(libc::EPERM | libc::EACCES) => Err(anyhow!(
                 "not allowed to move pages of the VM: run it as root"
             )),
