@@ -33,6 +33,8 @@ struct Vm {
     room: Option<usize>,
     /// Calls until the process is no more, and how that is told.
     lives: Option<(u32, i32)>,
+    /// Its VM does not end with it.
+    lives_on: bool,
     ended: bool,
 }
 
@@ -53,7 +55,9 @@ impl Vm {
         if let Some((lives, error)) = &mut self.lives {
             *lives = lives.saturating_sub(1);
             if *lives == 0 {
-                return Err(io::Error::from_raw_os_error(*error));
+                let error = io::Error::from_raw_os_error(*error);
+                self.ended = !self.lives_on;
+                return Err(error);
             }
         }
         Ok(())
@@ -257,4 +261,13 @@ fn a_vm_that_ends() {
     let vm = vm();
     vm.borrow_mut().ended = true;
     assert_eq!(run(&vm, 20, false), None);
+}
+
+#[test]
+#[should_panic(expected = "the first thread of the VM's process has ended")]
+fn a_vm_whose_first_thread_ends() {
+    let vm = vm();
+    vm.borrow_mut().lives = Some((30, libc::EINVAL));
+    vm.borrow_mut().lives_on = true;
+    run(&vm, 20, false);
 }

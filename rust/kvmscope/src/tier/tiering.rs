@@ -17,6 +17,8 @@ use crate::tier::mover::{move_all, Failures, Mover};
 use crate::tier::nodes::Nodes;
 use crate::tier::policy::{Node, Place, Policy, Rules, Standing};
 
+/// How often a session is looked at whose process is ending: ten seconds at most.
+const LOOKS: u32 = 100;
 /// Pages that are asked about at once, and in an interval.
 const ASKED: usize = 4096;
 const ASKED_IN_ALL: usize = 262_144;
@@ -99,7 +101,8 @@ impl<'a> Tiering<'a> {
         let addresses = self.memory.addresses(region);
         let mut place = Place::default();
         for some in addresses.chunks(ASKED) {
-            let Some(statuses) = alive(self.mover.query(some))? else {
+            let result = self.mover.query(some);
+            let Some(statuses) = self.alive(result)? else {
                 return Ok(None);
             };
             for status in statuses {
@@ -176,6 +179,36 @@ impl<'a> Tiering<'a> {
         Ok(Some(report))
     }
 
+    /// None when the process is no more.
+    fn alive<T>(&mut self, result: io::Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ESRCH) => Ok(None),
+                Some(libc::EINVAL) => self.ending(),
+                Some(libc::EPERM | libc::EACCES) => Err(anyhow!(
+                    "not allowed to move pages of the VM: run it as root"
+                )),
+                _ => Err(anyhow!(error).context("pages of the VM cannot be moved")),
+            },
+        }
+    }
+
+    /// The process has no memory any more, which move_pages(2) tells so (find_mm_struct in
+    /// mm/migrate.c): it is ending, or just its first thread has and others run the VM.
+    fn ending<T>(&mut self) -> Result<Option<T>> {
+        let wait = self.rules.interval.min(PACE);
+        for _ in 0..LOOKS {
+            self.samples.clear();
+            if self.session.read(wait, &mut self.samples)? == State::Ended {
+                return Ok(None);
+            }
+        }
+        Err(anyhow!(
+            "the first thread of the VM's process has ended, so that no pages can be moved"
+        ))
+    }
+
     fn make_moves(&mut self) -> Result<Option<Moved>> {
         let now_ns = monotonic_ns();
         let mut all = Moved::default();
@@ -198,7 +231,8 @@ impl<'a> Tiering<'a> {
                 Node::Slow => (self.nodes.fast, self.nodes.slow),
             };
             let addresses = self.memory.addresses(planned.gfn);
-            let Some(outcome) = alive(move_all(self.mover, &addresses, from, to))? else {
+            let result = move_all(self.mover, &addresses, from, to);
+            let Some(outcome) = self.alive(result)? else {
                 return Ok(None);
             };
             *all.towards(to_fast) += outcome.moved;
@@ -226,20 +260,5 @@ impl Moved {
         } else {
             &mut self.to_slow
         }
-    }
-}
-
-/// None when the process is no more, or has no memory any more, as one that is ending: that
-/// is how move_pages(2) tells it (find_mm_struct in mm/migrate.c).
-fn alive<T>(result: io::Result<T>) -> Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) => match error.raw_os_error() {
-            Some(libc::ESRCH | libc::EINVAL) => Ok(None),
-            Some(libc::EPERM | libc::EACCES) => Err(anyhow!(
-                "not allowed to move pages of the VM: run it as root"
-            )),
-            _ => Err(anyhow!(error).context("pages of the VM cannot be moved")),
-        },
     }
 }
