@@ -595,7 +595,12 @@ impl<'a> Trial<'a> {
     /// The kernel may take its time to find out which pages are page tables, but
     /// while the guest uses the same ones all the time it must come to know them.
     fn find_tables(&mut self, tables: Tables) -> Result<()> {
-        const PERIODS: u64 = 60;
+        // Each memslot that is deleted has KVM unmap all, and what was asked is lost.
+        let periods = if self.does(Disturb::Memslots) {
+            240
+        } else {
+            60
+        };
         let list = self.random_list();
         self.vcpus[0].list(&list)?;
         let mut touched = self.own(&self.vcpus[0], list.len());
@@ -607,7 +612,7 @@ impl<'a> Trial<'a> {
         let mut unknown = walked.clone();
         let first = self.tracking.estimate()?.get("period")?;
         let mut period = first;
-        while period < first + PERIODS && !unknown.is_empty() {
+        while period < first + periods && !unknown.is_empty() {
             for _ in 0..50 {
                 self.vcpus[0].order()?;
                 self.vcpus[0].finish()?;
@@ -622,7 +627,7 @@ impl<'a> Trial<'a> {
         if !unknown.is_empty() {
             let gfns: Vec<_> = unknown.iter().map(|gfn| format!("{gfn:#x}")).collect();
             self.differences.push(format!(
-                "tables not known after {PERIODS} periods, of {}: {}",
+                "tables not known after {periods} periods, of {}: {}",
                 walked.len(),
                 gfns.join(" ")
             ));
