@@ -264,6 +264,22 @@ fn a_vm_that_ends() {
 }
 
 #[test]
+#[should_panic(expected = "run it as root")]
+fn one_that_may_not_be_moved() {
+    let vm = vm();
+    vm.borrow_mut().lives = Some((30, libc::EPERM));
+    run(&vm, 20, false);
+}
+
+#[test]
+#[should_panic(expected = "the VM's cpuset has no memory on one of the two nodes")]
+fn one_whose_cpuset_lacks_a_node() {
+    let vm = vm();
+    vm.borrow_mut().lives = Some((30, libc::EACCES));
+    run(&vm, 20, false);
+}
+
+#[test]
 #[should_panic(expected = "the first thread of the VM's process has ended")]
 fn a_vm_whose_first_thread_ends() {
     let vm = vm();

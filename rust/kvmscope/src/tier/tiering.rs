@@ -186,8 +186,12 @@ impl<'a> Tiering<'a> {
             Err(error) => match error.raw_os_error() {
                 Some(libc::ESRCH) => Ok(None),
                 Some(libc::EINVAL) => self.ending(),
-                Some(libc::EPERM | libc::EACCES) => Err(anyhow!(
+                Some(libc::EPERM) => Err(anyhow!(
                     "not allowed to move pages of the VM: run it as root"
+                )),
+                Some(libc::EACCES) => Err(anyhow!(
+                    "the VM's cpuset has no memory on one of the two nodes: add the node \
+                     to the cpuset's mems, or name another"
                 )),
                 _ => Err(anyhow!(error).context("pages of the VM cannot be moved")),
             },
