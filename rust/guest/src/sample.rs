@@ -58,7 +58,7 @@ pub struct Args {
     /// Millionths of the guest's time that sampling may cost
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     budget: u32,
-    /// For how long
+    /// For how long; or, while pages have not been found, ten times as long
     #[arg(long, value_name = "MS", default_value_t = 5000)]
     within: u64,
     /// Pages of each kind, for each vCPU
@@ -102,6 +102,9 @@ pub struct Args {
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
 }
+
+/// Which page is looked at is a matter of chance, and how many are, of the machine's speed.
+const PATIENCE: u64 = 10;
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Strategy {
@@ -433,6 +436,7 @@ fn watch(args: &Args, guest: &Guest) -> Result<Outcome> {
             || args.with.contains(&With::Memslots),
         "the memory slots are not the machine's"
     );
+    let wanted = wanted(args, guest);
     let settles = args.within / 4 * 1_000_000;
     let (start, cpu) = (now(), process_time());
     let (mut before, mut next) = (None, 0);
@@ -442,8 +446,12 @@ fn watch(args: &Args, guest: &Guest) -> Result<Outcome> {
         if before.is_none() && t - start >= settles {
             before = Some((t, session.stats()?.taken));
         }
-        if t - start >= args.within * 1_000_000 {
-            break;
+        let time = (t - start) / 1_000_000;
+        if time >= args.within {
+            let (found, of) = found(args, &wanted, &outcome);
+            if args.some || found == of || time >= PATIENCE * args.within {
+                break;
+            }
         }
         let records = match &ring {
             None => session.read(256)?,
@@ -657,8 +665,9 @@ fn unevenness(counts: &[u64]) -> u64 {
     ((chi - freedom) / (2.0 * freedom).sqrt() * 1000.0) as u64
 }
 
-fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Result<()> {
-    let wanted: Vec<u64> = guest
+/// The pages that are to be found.
+fn wanted(args: &Args, guest: &Guest) -> Vec<u64> {
+    guest
         .uses
         .iter()
         .filter(|(_, u)| u.data && u.access & args.access != 0)
@@ -667,20 +676,26 @@ fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Resul
             u.access.count_ones() == 1 || args.access & READ != 0 || args.access == WRITE
         })
         .map(|(&gfn, _)| gfn)
-        .collect();
+        .collect()
+}
+
+/// How many have been, and of how many; huge pages, where there are.
+fn found(args: &Args, wanted: &[u64], outcome: &Outcome) -> (usize, usize) {
+    if args.huge {
+        let leaves: BTreeSet<u64> = wanted.iter().map(|gfn| gfn / 512).collect();
+        return (outcome.leaves.len(), leaves.len());
+    }
+    let found = wanted.iter().filter(|gfn| outcome.counts.contains_key(gfn));
+    (found.count(), wanted.len())
+}
+
+fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Result<()> {
+    let wanted = wanted(args, guest);
     let counts: Vec<u64> = wanted
         .iter()
         .map(|gfn| outcome.counts.get(gfn).copied().unwrap_or(0))
         .collect();
-    let (found, of) = if args.huge {
-        let leaves: BTreeSet<u64> = wanted.iter().map(|gfn| gfn / 512).collect();
-        (outcome.leaves.len(), leaves.len())
-    } else {
-        (
-            counts.iter().filter(|&&count| count > 0).count(),
-            wanted.len(),
-        )
-    };
+    let (found, of) = found(args, &wanted, outcome);
     let mut out = io::stdout().lock();
     for (why, records) in &outcome.wrong {
         writeln!(
