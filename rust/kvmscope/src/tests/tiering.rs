@@ -272,7 +272,7 @@ fn one_that_may_not_be_moved() {
 }
 
 #[test]
-#[should_panic(expected = "the VM's cpuset has no memory on one of the two nodes")]
+#[should_panic(expected = "its cpuset lacks a node")]
 fn one_whose_cpuset_lacks_a_node() {
     let vm = vm();
     vm.borrow_mut().lives = Some((30, libc::EACCES));

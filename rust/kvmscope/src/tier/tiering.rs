@@ -190,8 +190,8 @@ impl<'a> Tiering<'a> {
                     "not allowed to move pages of the VM: run it as root"
                 )),
                 Some(libc::EACCES) => Err(anyhow!(
-                    "the VM's cpuset has no memory on one of the two nodes: add the node \
-                     to the cpuset's mems, or name another"
+                    "not allowed to move pages of the VM: its cpuset lacks a node (see \
+                     Mems_allowed_list in /proc/PID/status), or a security module forbids it"
                 )),
                 _ => Err(anyhow!(error).context("pages of the VM cannot be moved")),
             },
