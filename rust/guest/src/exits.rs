@@ -4,6 +4,8 @@
 
 use std::io::{self, Write};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Barrier;
 use std::thread;
 
 use anyhow::{bail, ensure, Context, Result};
@@ -54,6 +56,10 @@ pub struct Args {
     /// vCPUs, each a thread that does all of the above
     #[arg(long, value_name = "V", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::vm::MAX_VCPUS)))]
     vcpus: u32,
+    /// Set the VM's clock over and over meanwhile, with so many more vCPUs, which never
+    /// run: KVM lets none enter until it has told all of them (KVM_SET_CLOCK)
+    #[arg(long, value_name = "V", default_value_t = 0)]
+    set_clock: u32,
     /// Do it all once more after running CMD with sh, all vCPUs being outside
     /// the guest meanwhile; may be repeated
     #[arg(long, value_name = "CMD")]
@@ -88,18 +94,28 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
 
+    let _told = (args.vcpus..)
+        .take(args.set_clock as usize)
+        .map(|index| vm.fd.create_vcpu(index.into()))
+        .collect::<Result<Vec<_>, _>>()
+        .context("KVM_CREATE_VCPU failed")?;
+
     let mut exits_before = vm.exits_by_kvm();
     for round in 1..=args.between.len() + 1 {
+        let (begun, over) = (Barrier::new(2), AtomicBool::new(false));
         thread::scope(|scope| {
+            let setter = (args.set_clock > 0).then(|| scope.spawn(|| set_clock(&vm, &begun, &over)));
+            if setter.is_some() {
+                begun.wait();
+            }
             let threads: Vec<_> = vcpus
                 .iter_mut()
                 .map(|vcpu| scope.spawn(move || run_checked(vcpu, args)))
                 .collect();
-            threads.into_iter().try_for_each(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| bail!("a vCPU's thread panicked"))
-            })
+            let mut results: Vec<_> = threads.into_iter().map(joined).collect();
+            over.store(true, Ordering::Relaxed);
+            results.extend(setter.map(joined));
+            results.into_iter().collect::<Result<()>>()
         })?;
 
         let exits_now = vm.exits_by_kvm();
@@ -113,6 +129,23 @@ pub fn run(args: &Args) -> Result<()> {
                 .context("sh cannot be run")?;
             ensure!(status.success(), "`{command}` failed: {status}");
         }
+    }
+    Ok(())
+}
+
+fn joined(thread: thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    thread
+        .join()
+        .unwrap_or_else(|_| bail!("a vCPU's thread panicked"))
+}
+
+/// Sets the VM's clock to what it is at first, until all is `over`.
+fn set_clock(vm: &Vm, begun: &Barrier, over: &AtomicBool) -> Result<()> {
+    let clock = vm.fd.get_clock();
+    begun.wait();
+    let clock = clock.context("KVM_GET_CLOCK failed")?;
+    while !over.load(Ordering::Relaxed) {
+        vm.fd.set_clock(&clock).context("KVM_SET_CLOCK failed")?;
     }
     Ok(())
 }
