@@ -3,10 +3,10 @@
 //! The command line.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{value_parser, Args, Parser, Subcommand, ValueEnum};
+use clap::{value_parser, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::filter::{Filter, Pattern};
@@ -176,10 +176,29 @@ Examples:
   kvmscope tier 812 --json | jq -c '[.fast_heat, .to_fast, .to_slow]'")]
     Tier(Tier),
     /// Start counting from zero, for everyone
+    #[command(after_help = "\
+It is the machine's table that starts anew; those of single VMs go on.
+
+Examples:
+  kvmscope reset
+  kvmscope reset; sleep 10; kvmscope dump")]
     Reset,
     /// Show or switch the counting of exits
+    #[command(after_help = "\
+It is on from the start. Counting takes some ten instructions of each exit.
+
+Examples:
+  kvmscope exits
+  kvmscope exits off")]
     Exits(Switch),
     /// Show or switch the timing of exits
+    #[command(after_help = "\
+Times count from when it is switched on. `kvmscope stat --latency` and `kvmscope
+record --latency` switch it on for as long as they run.
+
+Examples:
+  kvmscope latency
+  kvmscope latency on; sleep 10; kvmscope dump --sort time; kvmscope latency off")]
     Latency(Switch),
     /// Print a script that completes the command line in a shell
     #[command(after_help = "\
@@ -273,7 +292,10 @@ pub struct Wss {
     #[command(flatten)]
     pub which: Which,
     #[command(flatten)]
-    pub tracking: Tracking,
+    tracking: Tracking,
+    /// Count pages that were written in at least M sub-intervals
+    #[arg(long, value_name = "M", value_parser = value_parser!(u64).range(1..=200))]
+    threshold: Option<u64>,
     /// Print one period of each VM, and end
     #[arg(short = '1', long)]
     pub once: bool,
@@ -296,8 +318,17 @@ pub struct Wss {
     #[arg(short, long, requires = "record")]
     pub force: bool,
     /// Show a recording instead, - being standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Tracking", "once", "duration", "record"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Tracking", "threshold", "once", "duration", "record"])]
     pub from: Option<PathBuf>,
+}
+
+impl Wss {
+    pub fn setup(&self) -> Setup {
+        Setup {
+            threshold: self.threshold,
+            ..self.tracking.setup()
+        }
+    }
 }
 
 /// How VMs are tracked.
@@ -309,9 +340,6 @@ pub struct Tracking {
     /// Cut the period into N sub-intervals
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..=200))]
     intervals: Option<u64>,
-    /// Count pages that were written in at least M sub-intervals
-    #[arg(long, value_name = "M", value_parser = value_parser!(u64).range(1..=200))]
-    threshold: Option<u64>,
     /// Leave out what was only read, which takes a look at all pages
     #[arg(long)]
     no_reads: bool,
@@ -325,7 +353,7 @@ impl Tracking {
         Setup {
             period_ms: self.period,
             intervals: self.intervals,
-            threshold: self.threshold,
+            threshold: None,
             reads: self.no_reads.then_some(0),
             split: self.split.then_some(1),
         }
@@ -333,6 +361,7 @@ impl Tracking {
 }
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("picture").args(["svg", "png"]).multiple(true))]
 pub struct Heatmap {
     #[command(flatten)]
     pub which: Which,
@@ -345,7 +374,7 @@ pub struct Heatmap {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["Tracking", "duration"])]
     pub from: Option<PathBuf>,
     /// Draw what was accessed, rather than what was written
-    #[arg(long)]
+    #[arg(long, conflicts_with = "no_reads")]
     pub reads: bool,
     /// What to do about the guest's page tables
     #[arg(long, value_name = "HOW", default_value = "mark")]
@@ -357,17 +386,27 @@ pub struct Heatmap {
     #[arg(long, value_name = "FILE")]
     pub png: Option<PathBuf>,
     /// Of the picture, in pixels
-    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "1200x800", value_parser = size)]
+    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "1200x800", value_parser = size, requires = "picture")]
     pub size: (u32, u32),
     /// Of the text, in columns; without it, the terminal's
-    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(40..=1000))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(40..=1000), conflicts_with = "picture")]
     pub width: Option<u16>,
     /// Of the text, in lines; without it, the terminal's
-    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(8..=1000))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(8..=1000), conflicts_with = "picture")]
     pub height: Option<u16>,
     /// Shade with ASCII characters and no colours
-    #[arg(long)]
+    #[arg(long, conflicts_with = "picture")]
     pub ascii: bool,
+}
+
+impl Heatmap {
+    /// The files that pictures go to.
+    pub fn pictures(&self) -> impl Iterator<Item = &Path> {
+        [&self.svg, &self.png]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
+    }
 }
 
 #[derive(Args)]
@@ -395,13 +434,19 @@ pub struct Sample {
     #[arg(long)]
     pub heat: bool,
     /// The time in which heat halves
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, requires = "heat")]
     pub half_life: Duration,
     /// The size of a region, a power of two
-    #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = region)]
+    #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = region, requires = "heat")]
     pub region: u64,
     /// Which regions come first
-    #[arg(short, long, value_name = "HOW", default_value = "heat")]
+    #[arg(
+        short,
+        long,
+        value_name = "HOW",
+        default_value = "heat",
+        requires = "heat"
+    )]
     pub sort: Order,
     /// Print JSON, a line for each sample, or with --heat for each region
     #[arg(long)]

@@ -4,10 +4,11 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer requests are none that we would answer.
 const REQUEST_MAX: u64 = 16 << 10;
+/// For all of an exchange.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers one request after the other, for ever: a scraper comes every few
@@ -24,10 +25,42 @@ pub fn serve(listener: &TcpListener, page: impl Fn() -> anyhow::Result<String>) 
 }
 
 fn answer(stream: &TcpStream, page: &impl Fn() -> anyhow::Result<String>) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let until = Instant::now() + PATIENCE;
+    exchange(Patient { stream, until }, Patient { stream, until }, page)
+}
 
-    exchange(stream, stream, page)
+/// A connection, up to a moment.
+struct Patient<'a> {
+    stream: &'a TcpStream,
+    until: Instant,
+}
+
+impl Patient<'_> {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(Some(left))
+    }
+}
+
+impl Read for Patient<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Patient<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 /// Reads a request and writes the answer to it.

@@ -6,9 +6,26 @@ use anyhow::Result;
 
 use crate::kernel::Kernel;
 use crate::say;
+use crate::snapshot::Snapshot;
 
 /// Switches latency off when dropped.
 pub struct Latency<'a>(&'a Kernel);
+
+/// Says so, once, when somebody else has switched off what is wanted.
+pub struct Wanted(bool);
+
+impl Wanted {
+    pub fn new(wanted: bool) -> Wanted {
+        Wanted(wanted)
+    }
+
+    pub fn check(&mut self, snapshot: &Snapshot) {
+        if self.0 && !snapshot.latency {
+            self.0 = false;
+            say("somebody switched latency off: from here on there are no times");
+        }
+    }
+}
 
 impl<'a> Latency<'a> {
     /// None where it is on already: then it is not ours to switch off.

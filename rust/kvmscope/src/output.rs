@@ -76,6 +76,11 @@ pub fn create_new(path: &Path, replace: bool) -> Result<Box<dyn Write>> {
     create(path)
 }
 
+/// Whether the file is standard output, which then is nothing else's.
+pub fn is_stdout(path: Option<&Path>) -> bool {
+    path.is_some_and(|path| path.as_os_str() == "-")
+}
+
 /// Writes to standard output, now.
 pub fn print(text: &[u8]) -> Result<()> {
     let mut out = stdout();

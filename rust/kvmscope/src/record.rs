@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::cli::Record;
 use crate::kernel::Kernel;
-use crate::latency::Latency;
+use crate::latency::{Latency, Wanted};
 use crate::output::create_new;
 use crate::recording::{Head, Writer, EXITS};
 use crate::say;
@@ -26,6 +26,7 @@ pub fn run(kernel: &Kernel, args: &Record) -> Result<()> {
         None
     };
 
+    let mut wanted = Wanted::new(args.latency);
     let write = || -> Result<usize> {
         let mut recording = Writer::new(out, &EXITS, &Head::here())?;
         recording.write(&first)?;
@@ -39,7 +40,9 @@ pub fn run(kernel: &Kernel, args: &Record) -> Result<()> {
             let when = end.map_or(next, |end| end.min(next));
             let stopped = stop.wait_until(when).is_err();
             // Also when stopped: what happened since the last one counts.
-            recording.write(&kernel.snapshot()?)?;
+            let snapshot = kernel.snapshot()?;
+            wanted.check(&snapshot);
+            recording.write(&snapshot)?;
             snapshots += 1;
             if stopped || end.is_some_and(|end| when >= end) {
                 return Ok(snapshots);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Being asked to stop: Ctrl-C, kill, the terminal hung up. Nothing ends on the
-//! spot, so that what was switched on can be switched off again.
+//! Being asked to stop: Ctrl-C or Ctrl-\, kill, the terminal hung up. Nothing ends on
+//! the spot, so that what was switched on can be switched off again.
 
 use std::fmt;
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
@@ -9,13 +9,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// Sends what `event` makes of each signal from now on.
 pub fn forward<E: Send + 'static>(sender: Sender<E>, event: fn(i32) -> E) -> Result<()> {
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP]).context("signals cannot be caught")?;
+    let mut wanted = vec![SIGINT, SIGTERM, SIGQUIT];
+    // nohup means it. Not so of SIGINT, which a script's shell ignores for all that it
+    // starts in the background.
+    if !is_ignored(SIGHUP) {
+        wanted.push(SIGHUP);
+    }
+    let mut signals = Signals::new(wanted).context("signals cannot be caught")?;
     thread::spawn(move || {
         for signal in signals.forever() {
             if sender.send(event(signal)).is_err() {
@@ -24,6 +29,14 @@ pub fn forward<E: Send + 'static>(sender: Sender<E>, event: fn(i32) -> E) -> Res
         }
     });
     Ok(())
+}
+
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: All zeroes is a valid sigaction: integers and an optional pointer.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: A null action changes nothing, and `action` is one to be written to.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 pub struct Stop(Receiver<i32>);

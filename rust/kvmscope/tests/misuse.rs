@@ -231,7 +231,7 @@ fn latency_is_switched_back() {
         ("-INT", ["stat", "--latency", "--json", "-i0.1"], 0),
         ("-TERM", ["stat", "--latency", "--once", "-i60"], 143),
         ("-INT", ["stat", "--latency", "--once", "-i60"], 130),
-        ("-HUP", ["stat", "--latency", "--prometheus", "0"], 0),
+        ("-QUIT", ["stat", "--latency", "--prometheus", "0"], 0),
         ("-TERM", ["record", "--latency", "-i60", "-"], 0),
     ] {
         let mut child = kvmscope(machine.root())
@@ -245,6 +245,34 @@ fn latency_is_switched_back() {
         signal(&child, name);
         assert_eq!(child.wait().unwrap().code(), Some(status), "{args:?}");
         assert_eq!(machine.read(LATENCY), "0", "{args:?}");
+    }
+}
+
+#[test]
+fn latency_that_is_taken_away() {
+    let machine = Machine::copy("taken-latency");
+    machine.write(LATENCY, "0");
+    for args in [
+        ["stat", "--latency", "--json", "-i0.1"],
+        ["record", "--latency", "-i0.1", "-"],
+    ] {
+        let child = kvmscope(machine.root())
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_for("timing", || machine.read(LATENCY) == "1");
+        machine.write(LATENCY, "0");
+        sleep(Duration::from_millis(500));
+        signal(&child, "-TERM");
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            said.matches("somebody switched latency off").count(),
+            1,
+            "{said}"
+        );
     }
 }
 

@@ -8,7 +8,7 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::{self, sleep, JoinHandle};
@@ -126,25 +126,21 @@ fn tracking_is_on_meanwhile() {
         ("-INT", &["wss", "--json"][..], 0),
         ("-TERM", &["wss", "--once"], 143),
         ("-INT", &["wss", "--once"], 130),
-        ("-HUP", &["wss", "--percentiles"], 0),
+        ("-QUIT", &["wss", "--percentiles"], 0),
         ("-TERM", &["wss", "--duration", "60"], 0),
         // There is nothing to draw.
         ("-INT", &["heatmap"], 1),
     ] {
-        let setup = [
-            "--period",
-            "0.05",
-            "--intervals",
-            "5",
-            "--threshold",
-            "2",
-            "--no-reads",
-            "--split",
-            "web",
-        ];
+        let setup = ["--period", "0.05", "--intervals", "5", "--no-reads"];
+        let threshold: &[&str] = match args[0] {
+            "wss" => &["--threshold", "2"],
+            _ => &[],
+        };
         let child = kvmscope(machine.root())
             .args(args)
             .args(setup)
+            .args(threshold)
+            .args(["--split", "web"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -153,7 +149,7 @@ fn tracking_is_on_meanwhile() {
         for (name, value) in [
             ("period_ms", "50"),
             ("intervals", "5"),
-            ("threshold", "2"),
+            ("threshold", threshold.last().unwrap_or(&"1")),
             ("reads", "0"),
             ("split", "1"),
         ] {
@@ -181,6 +177,85 @@ fn tracking_is_on_meanwhile() {
     }
 }
 
+/// What ends with the terminal, and with nohup does not.
+#[test]
+fn the_terminal_hung_up() {
+    let machine = Machine::copy("hangup");
+    for (how, survives) in [
+        (&["env", "--default-signal=HUP"][..], false),
+        (&["nohup"], true),
+    ] {
+        let mut child = Command::new(how[0])
+            .args(&how[1..])
+            .arg(env!("CARGO_BIN_EXE_kvmscope"))
+            .arg("--root")
+            .arg(machine.root())
+            .args(["wss", "--percentiles", "web"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it runs");
+        wait_for("tracking", || knob(&machine, WEB, "active") == "1");
+        signal(&child, "-HUP");
+        if survives {
+            sleep(Duration::from_millis(300));
+            assert_eq!(knob(&machine, WEB, "active"), "1");
+            signal(&child, "-TERM");
+        }
+        assert_eq!(child.wait().expect("it ended").code(), Some(0), "{how:?}");
+        assert_eq!(knob(&machine, WEB, "active"), "0", "{how:?}");
+    }
+}
+
+/// Rather than when all has been measured.
+#[test]
+fn mistakes_are_told_at_once() {
+    let machine = Machine::copy("at-once");
+    let root = machine.root();
+    let picture = machine.path("run.svg");
+    let picture = picture.to_str().expect("UTF-8");
+    let long = ["--duration", "600"];
+    let say = |args: &[&str]| failure(root, &[args, &long].concat());
+    let said = say(&["heatmap", "--svg", picture]);
+    assert!(
+        said.ends_with("there are 812-11 (web), 900-4 (guest storm): choose one"),
+        "{said}"
+    );
+    let said = say(&["heatmap", "--png", "/nonexistent/x", "web"]);
+    assert!(said.contains("cannot write /nonexistent/x"), "{said}");
+    for command in ["wss", "heatmap"] {
+        let said = failure(root, &[command, "--duration", "5"]);
+        assert!(
+            said.ends_with("a period lasts 10 s: give a shorter --period, or a longer --duration"),
+            "{said}"
+        );
+    }
+    for more in [&["--json"][..], &["--csv", "-"], &["--percentiles"]] {
+        let said = failure(root, &[&["wss", "--record", "-"], more].concat());
+        assert!(
+            said.contains("the recording goes to standard output"),
+            "{said}"
+        );
+    }
+    assert_eq!(knob(&machine, WEB, "active"), "0");
+}
+
+/// One that goes wrong is no reason not to watch the others.
+#[test]
+fn one_vm_that_goes_wrong() {
+    let machine = Machine::copy("wrong");
+    machine.write(&format!("{STORM}/scope/wss/period_ms"), "soon\n");
+    let _kernel = Kernel::run(&machine, &[WEB]);
+    let output = run(machine.root(), &["wss", "--once"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("kvmscope: 900-4: ") && said.contains("period_ms is no number"),
+        "{said}"
+    );
+}
+
 #[test]
 fn what_is_tracked_already_stays_so() {
     let machine = Machine::copy("already");
@@ -190,7 +265,8 @@ fn what_is_tracked_already_stays_so() {
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("812-11 is tracked already: its parameters are left alone"),
+        said.contains("812-11 is tracked already: its parameters are left alone, and tracking")
+            && said.contains("812-11/scope/wss/active\n"),
         "{said}"
     );
     assert_eq!(knob(&machine, WEB, "active"), "1");
@@ -312,6 +388,21 @@ fn recorded_and_drawn() {
             .contains(&format!("{periods} periods")),
         "{map}"
     );
+    // To standard output, with nothing else there.
+    let piped = [
+        "wss",
+        "web",
+        "--record",
+        "-",
+        "--duration",
+        "0.3",
+        "--period",
+        "0.02",
+    ];
+    machine.write("piped.wss", &stdout(root, &piped));
+    let piped = machine.path("piped.wss");
+    let piped = piped.to_str().expect("UTF-8");
+    stdout(nowhere, &["wss", "--from", piped, "--json"]);
     let drawn = stdout(
         root,
         &["heatmap", "web", "--duration", "0.3", "--period", "0.02"],
@@ -377,19 +468,19 @@ fn files_of_the_kernel_that_are_none() {
     let root = machine.root();
     let estimate = format!("{WEB}/scope/wss/estimate");
     machine.write(&estimate, "kvmscope 1 wss\nperiod 1\n");
-    let said = failure(root, &["wss", "--once"]);
+    let said = failure(root, &["wss", "web", "--once"]);
     assert!(
         said.ends_with("812-11/scope/wss/estimate: there is no start_ns"),
         "{said}"
     );
     machine.write(&estimate, "kvmscope 2 wss\n");
-    assert!(failure(root, &["wss"]).contains("format is version \"2\""));
+    assert!(failure(root, &["wss", "web"]).contains("format is version \"2\""));
     machine.write(&format!("{WEB}/scope/wss/active"), "maybe\n");
     machine.write(
         &estimate,
         &machine.read(&format!("{STORM}/scope/wss/estimate")),
     );
-    assert!(failure(root, &["wss"]).contains("812-11/scope/wss/active is no number"));
+    assert!(failure(root, &["wss", "web"]).contains("812-11/scope/wss/active is no number"));
 }
 
 #[test]
@@ -476,6 +567,10 @@ fn words_that_are_none() {
         &["wss", "--force"],
         &["heatmap", "--size", "10x10"],
         &["heatmap", "--tables", "all"],
+        &["heatmap", "--threshold", "2"],
+        &["heatmap", "--reads", "--no-reads"],
+        &["heatmap", "--size", "480x320"],
+        &["heatmap", "--ascii", "--svg", "x"],
         &["heatmap", "--from", "x", "--no-reads"],
     ]);
 }

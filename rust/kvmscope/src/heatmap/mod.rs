@@ -18,6 +18,7 @@ pub mod source;
 pub mod svg;
 pub mod text;
 
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
@@ -34,10 +35,16 @@ use source::Source;
 pub fn run(kernel: &Kernel, args: &Heatmap) -> Result<()> {
     let sources = match &args.from {
         Some(file) => source::read(file, args)?,
-        None => source::watch(kernel, args, &Stop::install()?)?,
+        None => {
+            // To find out now, and not when all is measured.
+            for path in args.pictures() {
+                check_writable(path)?;
+            }
+            source::watch(kernel, args, &Stop::install()?)?
+        }
     };
     check_reads(&sources, args)?;
-    if args.svg.is_none() && args.png.is_none() {
+    if args.pictures().next().is_none() {
         let style = text::Style::new(args);
         for (i, source) in sources.iter().enumerate() {
             let gap = if i == 0 { "" } else { "\n" };
@@ -46,11 +53,7 @@ pub fn run(kernel: &Kernel, args: &Heatmap) -> Result<()> {
         return Ok(());
     }
     let [source] = &sources[..] else {
-        let names: Vec<String> = sources.iter().map(Source::name).collect();
-        bail!(
-            "a picture is of one VM, and there are {}: choose one",
-            names.join(", ")
-        );
+        bail!(one_vm_only(sources.iter().map(Source::name)));
     };
     let (width, height) = args.size;
     if let Some(path) = &args.svg {
@@ -62,6 +65,24 @@ pub fn run(kernel: &Kernel, args: &Heatmap) -> Result<()> {
         let mut canvas = png::Png::new(width, height);
         picture::draw(&mut canvas, source, args);
         write(path, &canvas.finish()?)?;
+    }
+    Ok(())
+}
+
+/// Why there is no picture of them.
+fn one_vm_only(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<String> = names.collect();
+    format!(
+        "a picture is of one VM, and there are {}: choose one",
+        names.join(", ")
+    )
+}
+
+/// Leaves what is there as it is.
+fn check_writable(path: &Path) -> Result<()> {
+    if path.as_os_str() != "-" {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        file.with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 //! What there is to draw: the periods of a VM, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Cursor, Read};
 use std::path::Path;
 use std::time::Instant;
@@ -11,6 +11,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::cli::Heatmap;
 use crate::columns::harmless;
+use crate::heatmap::one_vm_only;
 use crate::kernel::Kernel;
 use crate::output::open;
 use crate::recording::{Reader as Lines, SAMPLES, WORKING_SETS};
@@ -21,10 +22,10 @@ use crate::snapshot::VmId;
 use crate::wss::pages::{read_pages, Pages, MAGIC};
 use crate::wss::period::Period;
 use crate::wss::recording::Reader;
-use crate::wss::watch::Watch;
+use crate::wss::watch::{seconds_text, Watch, Watched};
 
-/// As long as a kernel's `pages` may be: that of a guest with 3 TiB.
-const PAGES_FILE_MAX: u64 = 1 << 30;
+/// As long as a kernel's `pages` may be: that of a guest with 6 TiB.
+const PAGES_FILE_MAX: u64 = 1 << 31;
 
 #[derive(Debug)]
 pub struct Source {
@@ -56,7 +57,7 @@ impl Source {
 
     pub fn name(&self) -> String {
         match &self.vm {
-            Some((id, name)) => format!("{id} ({})", harmless(name)),
+            Some((id, its)) => name(*id, its),
             None => "a VM".to_string(),
         }
     }
@@ -72,6 +73,10 @@ impl Source {
         let last = self.slots.last();
         last.map_or(0, |slot| slot.start_ns.saturating_add(slot.duration_ns))
     }
+}
+
+fn name(id: VmId, name: &str) -> String {
+    format!("{id} ({})", harmless(name))
 }
 
 #[derive(Default)]
@@ -117,6 +122,10 @@ pub fn from(mut input: impl BufRead, args: &Heatmap) -> Result<Vec<Source>> {
     let mut begun = input.by_ref().take(MAGIC.len() as u64);
     begun.read_to_end(&mut first).context("cannot read")?;
     if first == MAGIC {
+        ensure!(
+            args.which.is_all(),
+            "a kernel's pages do not say of which VM they are: leave out the filter"
+        );
         let rest = input.take(PAGES_FILE_MAX);
         pages_file(first, rest).map(|source| vec![source])
     } else {
@@ -177,16 +186,31 @@ fn samples(lines: Lines<impl std::io::BufRead>, args: &Heatmap) -> Result<Vec<So
 /// From VMs, for as long as asked.
 pub fn watch(kernel: &Kernel, args: &Heatmap, stop: &Stop) -> Result<Vec<Source>> {
     let mut watch = Watch::start(kernel, args.which.clone(), args.tracking.setup(), true)?;
-    let vms = watch.vms().len();
-    say(&format!("tracking {vms} VMs; Ctrl-C ends it and draws"));
+    let vms: BTreeSet<VmId> = watch.vms().keys().copied().collect();
+    let is_picture = args.pictures().next().is_some();
+    if is_picture && vms.len() != 1 {
+        let name = |(id, vm): (&VmId, &Watched)| name(*id, &vm.about.name);
+        bail!(one_vm_only(watch.vms().iter().map(name)));
+    }
+    watch.check_duration(args.duration)?;
+    say(&format!(
+        "tracking {} VMs; Ctrl-C ends it and draws",
+        vms.len()
+    ));
     let end = args.duration.map(|time| watch.end(time));
+    let period = watch.period();
     let mut gathered = Gathered::default();
+    let mut left_out = BTreeSet::new();
     loop {
         let stopped = stop.wait(watch.pace()).is_err();
-        watch
-            .poll()?
-            .into_iter()
-            .for_each(|period| gathered.add(period));
+        for period in watch.poll()? {
+            // One that came later.
+            if is_picture && !vms.contains(&period.vm) {
+                left_out.insert(period.vm);
+            } else {
+                gathered.add(period);
+            }
+        }
         for remark in watch.remarks.drain(..) {
             say(&remark);
         }
@@ -195,6 +219,13 @@ pub fn watch(kernel: &Kernel, args: &Heatmap, stop: &Stop) -> Result<Vec<Source>
             break;
         }
     }
-    ensure!(!gathered.0.is_empty(), "no period has ended");
+    for id in left_out {
+        say(&format!("{id} came later, and the picture is of one VM"));
+    }
+    ensure!(
+        !gathered.0.is_empty(),
+        "no period has ended: each lasts {}",
+        seconds_text(period)
+    );
     gathered.finish()
 }

@@ -45,7 +45,7 @@ pub struct Region {
     pub reads: u64,
     pub writes: u64,
     pub fetches: u64,
-    /// Walks of page tables, which are among the writes.
+    /// Walks of page tables, which are among the reads.
     pub tables: u64,
     pub last_ns: u64,
 }

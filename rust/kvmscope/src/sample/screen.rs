@@ -16,6 +16,7 @@ use crate::sample::heat::HeatMap;
 use crate::sample::sample::{Counts, Sample};
 use crate::sample::session::{Session, State};
 use crate::sample::sink::Sink;
+use crate::sample::wanted::Wanted;
 use crate::sample::PACE;
 use crate::screen::live::{Action, Live, Reaction, Show};
 use crate::screen::{self, Refreshed};
@@ -29,22 +30,27 @@ pub enum Field {
 pub struct App {
     /// Whose memory it is.
     vm: String,
+    wanted: Wanted,
     pub order: Order,
     pub heat: HeatMap,
     /// Between two drawings.
     pub redraw: Duration,
+    /// Now, whatever time it is.
+    hurried: bool,
     pub counts: Counts,
     /// By CLOCK_MONOTONIC.
     pub now_ns: u64,
 }
 
 impl App {
-    pub fn new(vm: String, order: Order, heat: HeatMap) -> App {
+    pub fn new(vm: String, wanted: Wanted, order: Order, heat: HeatMap) -> App {
         App {
             vm,
+            wanted,
             order,
             heat,
             redraw: Duration::from_secs(1),
+            hurried: false,
             counts: Counts::default(),
             now_ns: 0,
         }
@@ -71,7 +77,7 @@ q          quit, and stop sampling
 Heat is a sum of samples that halves with each half-life, Heat% the
 region's part of all heat. Samples are counted since the start, by
 Reads, Writes and Fetches (of instructions); Tables are walks of the
-guest's page tables, which are writes. Idle is the time since the
+guest's page tables, which count as reads. Idle is the time since the
 last sample.";
 
     fn title(&self) -> String {
@@ -93,7 +99,7 @@ last sample.";
     }
 
     fn filters(&self) -> Vec<String> {
-        Vec::new()
+        self.wanted.words()
     }
 
     fn columns(&self) -> Vec<Column> {
@@ -102,6 +108,10 @@ last sample.";
 
     fn remark(&self) -> Option<String> {
         None
+    }
+
+    fn hurry(&mut self) {
+        self.hurried = true;
     }
 
     /// Samples must not pile up in the kernel.
@@ -153,7 +163,7 @@ pub fn run(
 ) -> Result<State> {
     let begin = sink.begin();
     let name = format!("{} ({})", begin.vm, harmless(&begin.about.name));
-    let mut app = App::new(name, sink.order, sink.heat.clone());
+    let mut app = App::new(name, sink.wanted.clone(), sink.order, sink.heat.clone());
     app.now_ns = begin.begin_ns;
     let mut samples = Vec::new();
     let mut drawn = Instant::now();
@@ -167,7 +177,7 @@ pub fn run(
         if state == State::Ended || is_over() {
             return Ok(Refreshed::Over);
         }
-        if drawn.elapsed() < app.redraw {
+        if !std::mem::take(&mut app.hurried) && drawn.elapsed() < app.redraw {
             return Ok(Refreshed::Same);
         }
         drawn = Instant::now();

@@ -5,11 +5,11 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 
 use crate::cli::Sample as Args;
 use crate::columns::harmless;
-use crate::output::{create, create_new, print};
+use crate::output::{create, create_new, is_stdout, print};
 use crate::recording::{Head, Writer, SAMPLES};
 use crate::sample::columns::{region_lines, regions, samples, slots, Order};
 use crate::sample::heat::HeatMap;
@@ -33,6 +33,8 @@ pub struct Sink<'a> {
 }
 
 enum Out {
+    /// The recording's.
+    Taken,
     /// A screen's, or the table at the end.
     None,
     /// As wide as the columns have been.
@@ -51,12 +53,19 @@ impl<'a> Sink<'a> {
             writer.write(&session)?;
             Ok(writer)
         };
+        let taken = is_stdout(args.record.as_deref());
+        ensure!(
+            !taken || !(args.json || args.heat),
+            "the recording goes to standard output: nothing else can, so give it a file"
+        );
         let recording = args.record.as_ref().map(|path| {
             let writer = open(create_new(path, args.force)?);
             writer.context("cannot write the recording")
         });
         let recording = recording.transpose()?;
-        let out = if args.json {
+        let out = if taken {
+            Out::Taken
+        } else if args.json {
             Out::Json(open(create("-".as_ref())?)?)
         } else if on_screen {
             Out::None
@@ -110,7 +119,7 @@ impl<'a> Sink<'a> {
                 let columns = samples(&wanted, self.begin.begin_ns);
                 print(more(widths, &columns).as_bytes())
             }
-            Out::None | Out::Json(_) => Ok(()),
+            Out::None | Out::Taken | Out::Json(_) => Ok(()),
         }
     }
 
@@ -133,7 +142,7 @@ impl<'a> Sink<'a> {
             }
             // What was on the screen stays to be read.
             Out::None => print(table(&regions(&lines)).as_bytes())?,
-            Out::Text(_) => {}
+            Out::Taken | Out::Text(_) => {}
         }
         if let Some(end) = end {
             say(&self.account(&end.counts));

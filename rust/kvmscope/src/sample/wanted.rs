@@ -36,6 +36,22 @@ impl Wanted {
         };
         gfn && vcpu && table
     }
+
+    /// As the user would say it.
+    pub fn words(&self) -> Vec<String> {
+        let gfns = self.gfns.iter();
+        let mut words: Vec<String> = gfns
+            .map(|range| format!("gfn {:#x}-{:#x}", range.start(), range.end()))
+            .collect();
+        words.extend(self.vcpus.iter().map(|vcpu| format!("vCPU {vcpu}")));
+        if self.tables {
+            words.push("page tables".to_string());
+        }
+        if self.no_tables {
+            words.push("no page tables".to_string());
+        }
+        words
+    }
 }
 
 /// Numbers as the table has them, or decimal.

@@ -35,6 +35,9 @@ pub trait Show {
     /// Something to be said about what is shown, instead of the keys.
     fn remark(&self) -> Option<String>;
 
+    /// The user does not want to wait for the next refresh.
+    fn hurry(&mut self) {}
+
     /// Between refreshes.
     fn pace(&self) -> Duration;
 
@@ -97,7 +100,10 @@ impl<S: Show> Live<S> {
         match key.code {
             KeyCode::Char('q') | KeyCode::Esc => return Action::Quit,
             KeyCode::Char('h' | '?') => self.help = true,
-            KeyCode::Char(' ') => return Action::Refresh,
+            KeyCode::Char(' ') => {
+                self.show.hurry();
+                return Action::Refresh;
+            }
             KeyCode::Up | KeyCode::Char('k') => self.scroll = self.scroll.saturating_sub(1),
             KeyCode::Down | KeyCode::Char('j') => self.scroll = self.scroll.saturating_add(1),
             KeyCode::PageUp => self.scroll = self.scroll.saturating_sub(10),

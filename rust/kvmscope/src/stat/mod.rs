@@ -15,7 +15,7 @@ use crate::dump::check_filter;
 use crate::http;
 use crate::interval::Tracker;
 use crate::kernel::Kernel;
-use crate::latency::Latency;
+use crate::latency::{Latency, Wanted};
 use crate::metrics::metrics;
 use crate::output::Output;
 use crate::say;
@@ -74,6 +74,7 @@ fn print(kernel: &Kernel, args: &Stat, stop: &Stop) -> Result<()> {
         say(&format!("writing {}; Ctrl-C ends it", file.display()));
     }
 
+    let mut wanted = Wanted::new(args.latency);
     let mut next = Instant::now();
     loop {
         next += args.interval;
@@ -85,7 +86,9 @@ fn print(kernel: &Kernel, args: &Stat, stop: &Stop) -> Result<()> {
                 Ok(())
             };
         }
-        let interval = tracker.advance(kernel.snapshot()?);
+        let snapshot = kernel.snapshot()?;
+        wanted.check(&snapshot);
+        let interval = tracker.advance(snapshot);
         if args.once {
             check_filter(&interval, &args.look)?;
         }

@@ -9,6 +9,7 @@ use crate::sample::columns::Order;
 use crate::sample::heat::HeatMap;
 use crate::sample::recording::{read_begin, Line};
 use crate::sample::screen::App;
+use crate::sample::wanted::Wanted;
 use crate::screen::live::{Action, Live};
 use crate::tests::keys::{self, interrupt, screen, write};
 
@@ -18,7 +19,8 @@ fn app() -> Live<App> {
     let mut reader = Reader::new(RUN, &SAMPLES).unwrap();
     read_begin(&mut reader).unwrap();
     let heat = HeatMap::new(Duration::from_secs(10), 4096);
-    let mut app = App::new("812-11 (web)".to_string(), Order::Heat, heat);
+    let name = "812-11 (web)".to_string();
+    let mut app = App::new(name, Wanted::default(), Order::Heat, heat);
     while let Some(line) = reader.read().unwrap() {
         match line {
             Line::Sample(sample) => app.take(&sample),

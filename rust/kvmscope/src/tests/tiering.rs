@@ -149,7 +149,7 @@ fn run_by(rules: Rules, vm: &Shared, intervals: u32, dry_run: bool) -> Option<Mo
     let (mut session, mut mover) = (Fake(vm.clone()), Fake(vm.clone()));
     let nodes = Nodes { fast: 0, slow: 1 };
     let mut tiering = Tiering::new(&mut session, &mut mover, nodes, rules, dry_run).unwrap();
-    tiering.survey().unwrap()?;
+    tiering.survey(&|| false).unwrap()?;
     for _ in 0..intervals {
         tiering.interval(&|| false).unwrap()?;
     }
@@ -191,7 +191,7 @@ fn a_dry_run_finds_what_was_touched_later() {
     let (mut session, mut mover) = (Fake(vm.clone()), Fake(vm.clone()));
     let nodes = Nodes { fast: 0, slow: 1 };
     let mut tiering = Tiering::new(&mut session, &mut mover, nodes, rules(), true).unwrap();
-    tiering.survey().unwrap().unwrap();
+    tiering.survey(&|| false).unwrap().unwrap();
     tiering.interval(&|| false).unwrap().unwrap();
     assert_eq!(tiering.total, Moved::default());
     vm.borrow_mut().nodes = touched;

@@ -33,6 +33,11 @@ fn estimates() {
     assert_eq!(estimate.read_set(), None);
     assert!(ESTIMATE.contains("new_thing"), "unknown names are tried");
 
+    // What came later is 0 where it is not stated.
+    assert_eq!(estimate.unmapped_lost, 0);
+    let more = read_estimate(&format!("{ESTIMATE}unmapped_lost 3\n")).unwrap();
+    assert_eq!(more.unmapped_lost, 3);
+
     let without = ESTIMATE.replace("lost 0\n", "");
     assert_eq!(said(read_estimate(&without)), "there is no lost");
     let odd = ESTIMATE.replace("lost 0", "lost many");

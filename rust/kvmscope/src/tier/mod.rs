@@ -56,14 +56,15 @@ pub fn run(kernel: &Kernel, args: &Args) -> Result<()> {
     let end = args.duration.map(|time| Instant::now() + time);
     let is_over =
         || stop.wait(Duration::ZERO).is_err() || end.is_some_and(|end| Instant::now() >= end);
-    let mut report = tiering.survey()?;
     // A signal is told once.
     let over = std::cell::Cell::new(false);
+    let is_over = || {
+        over.set(over.get() || is_over());
+        over.get()
+    };
+    let mut report = tiering.survey(&is_over)?;
     while report.is_some() && !over.get() {
-        report = match tiering.interval(&|| {
-            over.set(over.get() || is_over());
-            over.get()
-        })? {
+        report = match tiering.interval(&is_over)? {
             Some(report) => Some(records.write(&report)?),
             None => None,
         };

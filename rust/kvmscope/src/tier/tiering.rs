@@ -87,9 +87,13 @@ impl<'a> Tiering<'a> {
         })
     }
 
-    /// Asks where all pages are. None when the VM has ended, as with what follows.
-    pub fn survey(&mut self) -> Result<Option<()>> {
+    /// Asks where all pages are, which of a large guest's takes a while. None when the VM
+    /// has ended, as with what follows.
+    pub fn survey(&mut self, is_over: &dyn Fn() -> bool) -> Result<Option<()>> {
         for region in self.memory.regions() {
+            if is_over() {
+                break;
+            }
             if self.look_up(region)?.is_none() {
                 return Ok(None);
             }

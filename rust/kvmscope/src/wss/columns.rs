@@ -13,6 +13,14 @@ pub fn mib(pages: u64) -> String {
     format!("{:.1}", pages as f64 / PAGES_PER_MIB)
 }
 
+/// Behind a read set that the kernel may not know all of.
+fn or_more(period: &Period) -> &'static str {
+    match period.estimate.unmapped_lost {
+        0 => "",
+        _ => "+",
+    }
+}
+
 /// A line for each period.
 pub fn columns(periods: &[&Period]) -> Vec<Column> {
     let mut columns = Vec::new();
@@ -33,9 +41,16 @@ pub fn columns(periods: &[&Period]) -> Vec<Column> {
     add("MiB", true, 8, &|p| mib(p.estimate.written));
     add("Tables", true, 6, &|p| p.estimate.tables.to_string());
     add("Read set", true, 9, &|p| {
-        or_dash(p.estimate.read_set().map(|pages| pages.to_string()))
+        let set = p.estimate.read_set();
+        or_dash(set.map(|pages| format!("{pages}{}", or_more(p))))
     });
-    add("MiB", true, 8, &|p| or_dash(p.estimate.read_set().map(mib)));
+    add("MiB", true, 8, &|p| {
+        or_dash(
+            p.estimate
+                .read_set()
+                .map(|pages| format!("{}{}", mib(pages), or_more(p))),
+        )
+    });
     add("Lost", true, 6, &|p| p.estimate.lost.to_string());
     add("Entries", true, 5, &|p| p.estimate.entries.to_string());
     add("Full", true, 3, &|p| p.estimate.full_exits.to_string());

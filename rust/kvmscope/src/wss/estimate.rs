@@ -15,23 +15,29 @@ use crate::format::quote;
 
 const VERSION: &str = "1";
 
-/// The struct and the list of its fields, which is the kernel's.
+/// The struct and the list of its fields, which is the kernel's. Those that came later are
+/// 0 where they are not stated.
 macro_rules! estimate {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[$doc:meta])* $name:ident,)* { $($(#[$later_doc:meta])* $later:ident,)* }) => {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Estimate {
             $($(#[$doc])* pub $name: u64,)*
+            $($(#[$later_doc])* #[serde(default)] pub $later: u64,)*
         }
 
         impl Estimate {
-            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)* $(stringify!($later),)*];
 
             pub fn values(&self) -> Vec<u64> {
-                vec![$(self.$name),*]
+                vec![$(self.$name,)* $(self.$later,)*]
             }
 
-            fn from_values(value: impl Fn(&str) -> Result<u64>) -> Result<Estimate> {
-                Ok(Estimate { $($name: value(stringify!($name))?,)* })
+            fn from_values(value: impl Fn(&str) -> Result<Option<u64>>) -> Result<Estimate> {
+                Ok(Estimate {
+                    $($name: value(stringify!($name))?
+                        .context(concat!("there is no ", stringify!($name)))?,)*
+                    $($later: value(stringify!($later))?.unwrap_or_default(),)*
+                })
             }
         }
     };
@@ -62,6 +68,14 @@ estimate! {
     spent_ns,
     lost,
     nested_runs,
+    {
+        /// Pages that were unmapped at random, and those of them that the guest touched.
+        sampled,
+        sampled_touched,
+        /// Pages that may have been read and of which nobody knows any more: by as many the
+        /// read set may be too small.
+        unmapped_lost,
+    }
 }
 
 impl Estimate {
@@ -120,9 +134,10 @@ fn check_head(line: Option<&str>, kind: &str) -> Result<()> {
 
 fn from_words(values: &BTreeMap<&str, &str>) -> Result<Estimate> {
     Estimate::from_values(|name| {
-        let word = values.get(name);
-        let word = word.with_context(|| format!("there is no {name}"))?;
-        let value = word.parse();
+        let Some(word) = values.get(name) else {
+            return Ok(None);
+        };
+        let value = word.parse().map(Some);
         value.with_context(|| format!("{} is no number of {name}", quote(word)))
     })
 }

@@ -24,19 +24,13 @@ pub struct Setup {
     pub split: Option<u64>,
 }
 
-impl Setup {
-    pub fn is_empty(&self) -> bool {
-        *self == Setup::default()
-    }
-}
-
 pub struct Knobs {
     vm: VmId,
     directory: PathBuf,
     wss: PathBuf,
 }
 
-/// Why a VM cannot be tracked, where that is not an error of ours or the user's.
+/// Why a VM cannot be tracked: others may be.
 #[derive(Debug)]
 pub enum Refusal {
     /// It has ended.
@@ -45,6 +39,8 @@ pub enum Refusal {
     Missing(PathBuf),
     /// It cannot track this one.
     Unsupported,
+    /// It went wrong.
+    Failed(anyhow::Error),
 }
 
 impl Knobs {
@@ -73,9 +69,13 @@ impl Knobs {
         inode(&self.directory) == Some(self.vm.inode)
     }
 
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.wss.join(name)
+    }
+
     /// None when the VM has ended, as with all that follow.
     pub fn number(&self, name: &str) -> Result<Option<u64>> {
-        let path = self.wss.join(name);
+        let path = self.path(name);
         let Some(text) = read_if_there(&path).map_err(|error| denied(error, &path))? else {
             return Ok(None);
         };
@@ -93,14 +93,14 @@ impl Knobs {
     }
 
     fn parse<T>(&self, name: &str, parse: fn(&str) -> Result<T>) -> Result<Option<T>> {
-        let path = self.wss.join(name);
+        let path = self.path(name);
         let text = read_if_there(&path).map_err(|error| denied(error, &path))?;
         let parsed = text.map(|text| parse(&text)).transpose();
         parsed.with_context(|| path.display().to_string())
     }
 
     pub fn pages(&self) -> Result<Option<Pages>> {
-        let path = self.wss.join("pages");
+        let path = self.path("pages");
         let bytes = read_bytes_if_there(&path)?.unwrap_or_default();
         read_pages(&bytes).with_context(|| path.display().to_string())
     }
@@ -111,7 +111,7 @@ impl Knobs {
         if !self.is_there() {
             return Ok(Err(Refusal::Gone));
         }
-        let path = self.wss.join(name);
+        let path = self.path(name);
         // As a shell's echo, but without O_CREAT: what is not there must not be made.
         let file = OpenOptions::new().write(true).truncate(true).open(&path);
         let written = file.and_then(|mut file| file.write_all(value.to_string().as_bytes()));

@@ -30,7 +30,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::cli::Wss;
 use crate::kernel::Kernel;
-use crate::output::open;
+use crate::output::{is_stdout, open};
 use crate::say;
 use crate::signals::Stop;
 use recording::Reader;
@@ -47,14 +47,11 @@ pub fn run(kernel: &Kernel, args: &Wss) -> Result<()> {
 fn live(kernel: &Kernel, args: &Wss) -> Result<()> {
     let stop = Stop::install()?;
     let on_screen = crate::screen::is_possible()
-        && !(args.once || args.json || args.percentiles || args.csv.is_some());
+        && !(args.once || args.json || args.percentiles || args.csv.is_some())
+        && !is_stdout(args.record.as_deref());
     let with_pages = args.record.is_some();
-    let mut watch = Watch::start(
-        kernel,
-        args.which.clone(),
-        args.tracking.setup(),
-        with_pages,
-    )?;
+    let mut watch = Watch::start(kernel, args.which.clone(), args.setup(), with_pages)?;
+    watch.check_duration(args.duration)?;
     let mut sink = Sink::new(args, on_screen)?;
     if on_screen {
         screen::run(&mut watch, &mut sink, args)?;

@@ -94,7 +94,8 @@ Up, Down   scroll, also PageUp, PageDown, Home, End
 q          quit, and stop tracking
 
 Written and Read set are in pages of 4 KiB; the guest's page tables,
-Tables, are apart. Lost is of pages that were written and not logged.
+Tables, are apart; a + says that it may be more. Lost is of pages that
+were written and not logged.
 Entries are the log's, Full the VM exits for its being full, Spent the
 time of the worker that reads it.";
 

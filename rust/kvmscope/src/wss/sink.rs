@@ -5,11 +5,11 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 
 use crate::cli::Wss;
 use crate::columns::harmless;
-use crate::output::{create, create_new, print};
+use crate::output::{create, create_new, is_stdout, print};
 use crate::recording::Head;
 use crate::text::{more, table};
 use crate::wss::columns::{columns, percentile_columns};
@@ -43,16 +43,22 @@ enum Last {
 impl Sink {
     /// On a screen, all lines are the screen's.
     pub fn new(args: &Wss, on_screen: bool) -> Result<Sink> {
+        let taken = is_stdout(args.record.as_deref());
+        let csv = is_stdout(args.csv.as_deref());
+        ensure!(
+            !taken || !(args.json || csv || args.percentiles),
+            "the recording goes to standard output: nothing else can, so give it a file"
+        );
         let lines = match &args.csv {
             Some(path) => Lines::Csv(Box::new(Csv::new(create(path)?)?)),
-            None if args.percentiles || on_screen => Lines::None,
+            None if args.percentiles || on_screen || taken => Lines::None,
             None if args.json => Lines::Json,
             None => Lines::Text(Vec::new()),
         };
         let last = match (args.json, args.percentiles) {
             (true, true) => Last::Json,
             (true, false) => Last::None,
-            _ if args.once || args.csv.is_some() => Last::None,
+            _ if args.once || args.csv.is_some() || taken => Last::None,
             _ => Last::Text,
         };
         let recording = args.record.as_ref().map(|path| {

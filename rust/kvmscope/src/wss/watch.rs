@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{anyhow, bail, Result};
+use anyhow::{anyhow, bail, ensure, Result};
 
 use crate::kernel::Kernel;
 use crate::say;
@@ -63,13 +63,13 @@ impl<'a> Watch<'a> {
         if watch.vms.is_empty() {
             return Err(watch.why_none(refusals));
         }
-        if !watch.setup.is_empty() {
-            for (id, vm) in &watch.vms {
-                if !vm.tracking.is_ours() {
-                    say(&format!(
-                        "{id} is tracked already: its parameters are left alone"
-                    ));
-                }
+        for (id, vm) in &watch.vms {
+            if !vm.tracking.is_ours() {
+                say(&format!(
+                    "{id} is tracked already: its parameters are left alone, and tracking \
+                     stays on; to end it: echo 0 > {}",
+                    vm.tracking.knobs.path("active").display()
+                ));
             }
         }
         // Of some of them: the others are worth watching.
@@ -100,6 +100,17 @@ impl<'a> Watch<'a> {
         Instant::now() + time + (self.period() / 4).min(Duration::from_secs(1))
     }
 
+    /// Nothing would come of less than a period.
+    pub fn check_duration(&self, duration: Option<Duration>) -> Result<()> {
+        let period = self.period();
+        ensure!(
+            duration.is_none_or(|time| time >= period),
+            "a period lasts {}: give a shorter --period, or a longer --duration",
+            seconds_text(period)
+        );
+        Ok(())
+    }
+
     /// How many periods went unseen, pages aside.
     pub fn missed(&self) -> u64 {
         self.vms.values().map(|vm| vm.missed).sum()
@@ -107,7 +118,6 @@ impl<'a> Watch<'a> {
 
     /// Changes the parameters of what is tracked for us.
     pub fn set_up(&mut self, setup: Setup) -> Result<()> {
-        self.setup.period_ms = setup.period_ms.or(self.setup.period_ms);
         for vm in self.vms.values_mut() {
             vm.tracking.set_up(&setup)?;
             vm.period_ms = vm
@@ -116,6 +126,8 @@ impl<'a> Watch<'a> {
                 .number("period_ms")?
                 .unwrap_or(vm.period_ms);
         }
+        // Those that come later get what was not refused.
+        self.setup.period_ms = setup.period_ms.or(self.setup.period_ms);
         Ok(())
     }
 
@@ -179,7 +191,8 @@ impl<'a> Watch<'a> {
                 self.passed_over.insert(id);
                 continue;
             }
-            match Watched::start(about, Knobs::new(id, &directory), &self.setup)? {
+            let started = Watched::start(about, Knobs::new(id, &directory), &self.setup);
+            match started.unwrap_or_else(|error| Err(Refusal::Failed(error))) {
                 Ok(watched) => drop(self.vms.insert(id, watched)),
                 Err(Refusal::Gone) => {}
                 Err(refusal) => {
@@ -293,9 +306,14 @@ impl Watched {
     }
 }
 
+pub fn seconds_text(time: Duration) -> String {
+    format!("{} s", time.as_secs_f64())
+}
+
 fn describe(id: VmId, refusal: &Refusal) -> String {
     match refusal {
         Refusal::Gone => format!("{id} has ended"),
+        Refusal::Failed(error) => format!("{id}: {error:#}"),
         Refusal::Missing(path) => format!(
             "this kernel's kvmscope has no working sets: there is no {}; build and boot the \
              present one",

@@ -21,6 +21,10 @@ pub struct Which {
 }
 
 impl Which {
+    pub fn is_all(&self) -> bool {
+        self.words.is_empty() && self.pids.is_empty() && self.vms.is_empty()
+    }
+
     pub fn wants(&self, id: VmId, about: &About) -> bool {
         let filter = Filter {
             pids: self.pids.clone(),
