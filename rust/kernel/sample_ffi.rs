@@ -8,6 +8,7 @@
 //! references.
 
 use core::ffi::c_int;
+use core::mem::offset_of;
 use core::slice;
 
 use kernel::prelude::*;
@@ -20,23 +21,27 @@ use bindings::{
     kvm_scope_sample_row, kvm_scope_sample_seen, kvm_scope_sample_slot, kvm_scope_sampler,
 };
 
-/// Asserts that a struct of C is laid out as its twin in Rust, whose fields of the
-/// same types stand in the same order.
+/// Asserts that a struct of C is laid out as its twin in Rust, whose fields have the
+/// same names and types.
 macro_rules! twins {
-    ($($c:ty = $rust:ty),* $(,)?) => {
-        $(const _: () = assert!(
-            size_of::<$c>() == size_of::<$rust>() && align_of::<$c>() == align_of::<$rust>()
-        );)*
+    ($($c:ty = $rust:ty { $($field:ident),* })*) => {
+        $(const _: () = {
+            assert!(size_of::<$c>() == size_of::<$rust>());
+            assert!(align_of::<$c>() == align_of::<$rust>());
+            $(assert!(offset_of!($c, $field) == offset_of!($rust, $field));)*
+        };)*
     };
 }
-twins!(
-    kvm_scope_sampler = Sampler,
-    kvm_scope_sample_params = Params,
-    kvm_scope_sample_slot = Slot,
-    kvm_scope_sample_seen = Seen,
-    kvm_scope_sample_plan = Plan,
-    kvm_scope_sample_ring = Ring,
-);
+twins! {
+    kvm_scope_sampler = Sampler {}
+    kvm_scope_sample_params = Params { strategy, access, rate, budget_ppm }
+    kvm_scope_sample_slot = Slot { gfn, pages, before }
+    kvm_scope_sample_seen = Seen {
+        now_ns, armed, taken, filtered, disarmed, fault_ns, batch_ns, guest_ns, batches, vcpus
+    }
+    kvm_scope_sample_plan = Plan { want, wait_ns, rate_now }
+    kvm_scope_sample_ring = Ring { head, tail, lost, dropped, records }
+}
 
 const _: () = {
     assert!(sample::REGION == bindings::KVM_SCOPE_SAMPLE_REGION as u64);
@@ -179,7 +184,7 @@ unsafe extern "C" fn kvm_scope_sampler_plan(
 /// # Safety
 ///
 /// As for [`sampler`]; `slots` points to so many, or is null with a `count` of 0,
-/// and `gfns` has room for `max`.
+/// and `gfns` to `max` numbers, whatever they are.
 #[no_mangle]
 unsafe extern "C" fn kvm_scope_sampler_choose(
     this: *mut kvm_scope_sampler,

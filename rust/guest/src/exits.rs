@@ -104,7 +104,8 @@ pub fn run(args: &Args) -> Result<()> {
     for round in 1..=args.between.len() + 1 {
         let (begun, over) = (Barrier::new(2), AtomicBool::new(false));
         thread::scope(|scope| {
-            let setter = (args.set_clock > 0).then(|| scope.spawn(|| set_clock(&vm, &begun, &over)));
+            let setter =
+                (args.set_clock > 0).then(|| scope.spawn(|| set_clock(&vm, &begun, &over)));
             if setter.is_some() {
                 begun.wait();
             }
