@@ -82,5 +82,17 @@ in_toolchain() {
 	if [ -z "${KVMSCOPE_ENTERED-}" ]; then exec "$top/scripts/enter" "$(realpath "$0")" "$@"; fi
 }
 
+# build_static PACKAGE...: programs of rust/ that need no library, into $static_dir;
+# with glibc's own, because no Rust for musl comes with a distribution.
+build_static() {
+	local target=x86_64-unknown-linux-gnu
+	# shellcheck disable=SC2034 # for the caller
+	static_dir=$CARGO_TARGET_DIR/$target/release
+	# With --target, the flags are not for what runs while compiling.
+	(cd "$top/rust" && RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" \
+		cargo build --locked --release --quiet "${@/#/--package=}" --target "$target") ||
+		die "of rust/, $* cannot be built; if crates could not be fetched, check the network and run it again"
+}
+
 # usage: the comment at the head of the calling script.
 usage() { sed -n '3,/^[^#]/{s/^# \{0,1\}//p}' "$0"; }

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 
@@ -147,6 +148,8 @@ fn set_clock(vm: &Vm, begun: &Barrier, over: &AtomicBool) -> Result<()> {
     let clock = clock.context("KVM_GET_CLOCK failed")?;
     while !over.load(Ordering::Relaxed) {
         vm.fd.set_clock(&clock).context("KVM_SET_CLOCK failed")?;
+        // There is to be time for an entry in between, however fast this is.
+        thread::sleep(Duration::from_micros(20));
     }
     Ok(())
 }

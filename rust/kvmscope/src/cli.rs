@@ -177,7 +177,8 @@ Examples:
     Tier(Tier),
     /// Start counting from zero, for everyone
     #[command(after_help = "\
-It is the machine's table that starts anew; those of single VMs go on.
+It is the machine's table that starts anew; what single VMs count goes on. Times start
+anew for all.
 
 Examples:
   kvmscope reset

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Longer requests are none that we would answer.
 const REQUEST_MAX: u64 = 16 << 10;
-/// For all of an exchange.
+/// For all of a request, and for all of an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers one request after the other, for ever: a scraper comes every few
@@ -25,19 +25,27 @@ pub fn serve(listener: &TcpListener, page: impl Fn() -> anyhow::Result<String>) 
 }
 
 fn answer(stream: &TcpStream, page: &impl Fn() -> anyhow::Result<String>) -> io::Result<()> {
-    let until = Instant::now() + PATIENCE;
-    exchange(Patient { stream, until }, Patient { stream, until }, page)
+    exchange(Patient::new(stream), Patient::new(stream), page)
 }
 
-/// A connection, up to a moment.
+/// A connection, for so long from its first use on.
 struct Patient<'a> {
     stream: &'a TcpStream,
-    until: Instant,
+    until: Option<Instant>,
 }
 
-impl Patient<'_> {
-    fn left(&self) -> io::Result<Option<Duration>> {
-        let left = self.until.saturating_duration_since(Instant::now());
+impl<'a> Patient<'a> {
+    fn new(stream: &'a TcpStream) -> Patient<'a> {
+        Patient {
+            stream,
+            until: None,
+        }
+    }
+
+    fn left(&mut self) -> io::Result<Option<Duration>> {
+        let now = Instant::now();
+        let until = *self.until.get_or_insert(now + PATIENCE);
+        let left = until.saturating_duration_since(now);
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -126,4 +134,30 @@ fn reply(mut stream: impl Write, status: &str, body: bool, text: &str) -> io::Re
         stream.write_all(text.as_bytes())?;
     }
     stream.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However often one gives a sign of life.
+    #[test]
+    fn patience_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let until = Some(Instant::now() + Duration::from_millis(100));
+        let mut patient = Patient {
+            stream: &stream,
+            until,
+        };
+        let error = loop {
+            client.write_all(b"G").unwrap();
+            std::thread::sleep(Duration::from_millis(10));
+            if let Err(error) = patient.read(&mut [0; 1]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 }

@@ -194,8 +194,8 @@ pub fn working_set(bytes: &[u8]) {
 /// As maps, of whatever it is.
 fn draw(bytes: &[u8]) {
     for words in [
-        &["--width", "60"][..],
-        &["--reads", "--tables", "omit", "--size", "480x320"],
+        &["--ascii", "--width", "60"][..],
+        &["--ascii", "--reads", "--tables", "omit"],
     ] {
         let args = heatmap(words);
         for source in ok(source::from(bytes, &args)).unwrap_or_default() {
@@ -251,7 +251,7 @@ pub fn samples(bytes: &[u8]) {
 }
 
 fn heatmap(args: &[&str]) -> Heatmap {
-    let words = ["kvmscope", "heatmap", "--ascii"].iter().chain(args);
+    let words = ["kvmscope", "heatmap"].iter().chain(args);
     match Cli::try_parse_from(words).expect("a command").command {
         Command::Heatmap(args) => args,
         _ => unreachable!("it is heatmap"),

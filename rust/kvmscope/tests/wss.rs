@@ -239,6 +239,7 @@ fn mistakes_are_told_at_once() {
         );
     }
     assert_eq!(knob(&machine, WEB, "active"), "0");
+    assert!(!machine.path("run.svg").exists());
 }
 
 /// One that goes wrong is no reason not to watch the others.
@@ -251,9 +252,28 @@ fn one_vm_that_goes_wrong() {
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("kvmscope: 900-4: ") && said.contains("period_ms is no number"),
+        said.starts_with("kvmscope: 900-4: ") && said.contains("period_ms is no number"),
         "{said}"
     );
+
+    // Nor later; the last one is.
+    let machine = Machine::copy("wrong-later");
+    let child = kvmscope(machine.root())
+        .args(["wss", "--json"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.expect("kvmscope runs");
+    let said = BufReader::new(child.stderr.take().expect("piped"));
+    let mut said = said.lines().map(|line| line.expect("UTF-8"));
+    for (vm, name) in [(STORM, "900-4"), (WEB, "812-11")] {
+        wait_for("tracking", || knob(&machine, vm, "active") == "1");
+        machine.write(&format!("{vm}/scope/wss/estimate"), "garbage\n");
+        let line = said.next().expect("a line");
+        assert!(line.starts_with(&format!("kvmscope: {name}: ")), "{line}");
+    }
+    assert_eq!(child.wait().expect("it ended").code(), Some(1));
+    assert_eq!(knob(&machine, WEB, "active"), "0");
 }
 
 #[test]
@@ -389,16 +409,7 @@ fn recorded_and_drawn() {
         "{map}"
     );
     // To standard output, with nothing else there.
-    let piped = [
-        "wss",
-        "web",
-        "--record",
-        "-",
-        "--duration",
-        "0.3",
-        "--period",
-        "0.02",
-    ];
+    let piped = ["wss", "web", "--record", "-", "--once", "--period", "0.02"];
     machine.write("piped.wss", &stdout(root, &piped));
     let piped = machine.path("piped.wss");
     let piped = piped.to_str().expect("UTF-8");

@@ -18,7 +18,7 @@ pub mod source;
 pub mod svg;
 pub mod text;
 
-use std::fs::OpenOptions;
+use std::fs::{remove_file, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
@@ -35,13 +35,7 @@ use source::Source;
 pub fn run(kernel: &Kernel, args: &Heatmap) -> Result<()> {
     let sources = match &args.from {
         Some(file) => source::read(file, args)?,
-        None => {
-            // To find out now, and not when all is measured.
-            for path in args.pictures() {
-                check_writable(path)?;
-            }
-            source::watch(kernel, args, &Stop::install()?)?
-        }
+        None => source::watch(kernel, args, &Stop::install()?)?,
     };
     check_reads(&sources, args)?;
     if args.pictures().next().is_none() {
@@ -78,13 +72,15 @@ fn one_vm_only(names: impl Iterator<Item = String>) -> String {
     )
 }
 
-/// Leaves what is there as it is.
+/// Fails if a picture cannot be written there. Leaves what is there as it is.
 fn check_writable(path: &Path) -> Result<()> {
-    if path.as_os_str() != "-" {
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        file.with_context(|| format!("cannot write {}", path.display()))?;
+    if path.as_os_str() == "-" {
+        return Ok(());
     }
-    Ok(())
+    let is_new = !path.exists();
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    file.and_then(|_| if is_new { remove_file(path) } else { Ok(()) })
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// A map of what nobody measured would look like one of nothing.

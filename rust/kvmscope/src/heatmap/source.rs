@@ -11,7 +11,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::cli::Heatmap;
 use crate::columns::harmless;
-use crate::heatmap::one_vm_only;
+use crate::heatmap::{check_writable, one_vm_only};
 use crate::kernel::Kernel;
 use crate::output::open;
 use crate::recording::{Reader as Lines, SAMPLES, WORKING_SETS};
@@ -193,6 +193,7 @@ pub fn watch(kernel: &Kernel, args: &Heatmap, stop: &Stop) -> Result<Vec<Source>
         bail!(one_vm_only(watch.vms().iter().map(name)));
     }
     watch.check_duration(args.duration)?;
+    args.pictures().try_for_each(check_writable)?;
     say(&format!(
         "tracking {} VMs; Ctrl-C ends it and draws",
         vms.len()

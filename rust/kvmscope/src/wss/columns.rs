@@ -65,8 +65,11 @@ pub fn percentile_columns<'a>(
 ) -> Vec<Column> {
     let mut rows: Vec<[String; 10]> = Vec::new();
     for (id, vm) in vms {
-        let sets = [("written", &vm.written), ("read set", &vm.read_set)];
-        for (set, values) in sets {
+        let sets = [
+            ("written", &vm.written, false),
+            ("read set", &vm.read_set, vm.or_more),
+        ];
+        for (set, values, or_more) in sets {
             let Some(percentiles) = Percentiles::of(values) else {
                 continue;
             };
@@ -80,7 +83,7 @@ pub fn percentile_columns<'a>(
                 row[2] = format!("{set}, {unit}");
                 row[3] = values.len().to_string();
                 for (cell, value) in row[4..].iter_mut().zip(percentiles.values()) {
-                    *cell = word(&value);
+                    *cell = word(&value) + if or_more { "+" } else { "" };
                 }
                 rows.push(row);
             }

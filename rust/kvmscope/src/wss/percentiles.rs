@@ -22,6 +22,8 @@ pub struct Samples {
     pub written: Vec<u64>,
     /// Of periods that measured it.
     pub read_set: Vec<u64>,
+    /// Some of which the kernel may not know all of.
+    pub or_more: bool,
 }
 
 /// Percentiles by the nearest rank: each is a value that occurred.
@@ -42,6 +44,7 @@ impl Distribution {
         let Estimate { written, .. } = period.estimate;
         samples.written.push(written);
         samples.read_set.extend(period.estimate.read_set());
+        samples.or_more |= period.estimate.unmapped_lost != 0;
     }
 
     pub fn periods(&self) -> usize {

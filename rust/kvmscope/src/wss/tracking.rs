@@ -13,6 +13,8 @@ pub struct Tracking {
     /// What the parameters were before; None where tracking was on already: then
     /// it is not ours to switch off, nor its parameters to change.
     ours: Option<Setup>,
+    /// It may be on.
+    started: bool,
 }
 
 impl Tracking {
@@ -24,16 +26,22 @@ impl Tracking {
             return Ok(Err(Refusal::Gone));
         };
         if active != 0 {
-            return Ok(Ok(Tracking { knobs, ours: None }));
+            return Ok(Ok(Tracking {
+                knobs,
+                ours: None,
+                started: false,
+            }));
         }
         // From here on, whatever fails, what was changed is changed back.
         let mut tracking = Tracking {
             knobs,
             ours: Some(Setup::default()),
+            started: false,
         };
         if !tracking.set_up(setup)? {
             return Ok(Err(Refusal::Gone));
         }
+        tracking.started = true;
         let started = tracking.knobs.write("active", 1)?;
         Ok(started.map(|()| tracking))
     }
@@ -51,9 +59,10 @@ impl Tracking {
     }
 
     fn stop(&self, before: &Setup) -> Result<()> {
-        if let Ok(()) = self.knobs.write("active", 0)? {
-            self.knobs.set_up(before, &mut Setup::default())?;
+        if self.started && self.knobs.write("active", 0)?.is_err() {
+            return Ok(());
         }
+        self.knobs.set_up(before, &mut Setup::default())?;
         Ok(())
     }
 }
@@ -62,7 +71,7 @@ impl Drop for Tracking {
     fn drop(&mut self) {
         let Some(before) = &self.ours else { return };
         if let Err(error) = self.stop(before) {
-            say(&format!("tracking stays on: {error:#}"));
+            say(&format!("tracking is not as it was before: {error:#}"));
         }
     }
 }

@@ -100,11 +100,12 @@ impl<'a> Watch<'a> {
         Instant::now() + time + (self.period() / 4).min(Duration::from_secs(1))
     }
 
-    /// Nothing would come of less than a period.
+    /// Nothing would come of less than a period, unless one is under way.
     pub fn check_duration(&self, duration: Option<Duration>) -> Result<()> {
         let period = self.period();
+        let all_begin = self.vms.values().all(|vm| vm.tracking.is_ours());
         ensure!(
-            duration.is_none_or(|time| time >= period),
+            !all_begin || duration.is_none_or(|time| time >= period),
             "a period lasts {}: give a shorter --period, or a longer --duration",
             seconds_text(period)
         );
@@ -139,15 +140,23 @@ impl<'a> Watch<'a> {
             }
         }
         let mut periods = Vec::new();
-        let mut ended = Vec::new();
+        let mut lost = Vec::new();
         for (id, vm) in &mut self.vms {
-            match vm.poll(*id, self.pages)? {
-                Some(new) => periods.extend(new),
-                None => ended.push(*id),
+            match vm.poll(*id, self.pages) {
+                Ok(Some(new)) => periods.extend(new),
+                Ok(None) => lost.push((*id, Refusal::Gone)),
+                Err(error) => lost.push((*id, Refusal::Failed(error))),
             }
         }
-        for id in ended {
-            self.forget(id, "has ended");
+        for (id, why) in lost {
+            self.vms.remove(&id);
+            self.passed_over.insert(id);
+            match why {
+                Refusal::Failed(error) if self.vms.is_empty() => {
+                    return Err(error.context(id.to_string()));
+                }
+                why => self.remarks.push(describe(id, &why)),
+            }
         }
         Ok(periods)
     }
