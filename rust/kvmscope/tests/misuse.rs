@@ -13,8 +13,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use common::{
-    are_no_words, data, fails_when_full, failure, full, kvmscope, read_a_line, run, signal, stdout,
-    wait_for, Machine,
+    are_no_words, data, fails_when_full, failure, full, kvmscope, read_a_line, replace, run,
+    signal, stdout, wait_for, Machine,
 };
 
 const TABLES: &str = "sys/kernel/debug/kvm";
@@ -264,9 +264,7 @@ fn latency_that_is_taken_away() {
             .spawn()
             .unwrap();
         wait_for("timing", || machine.read(LATENCY) == "1");
-        // At once, as a knob is never read half written.
-        machine.write("off", "0");
-        fs::rename(machine.path("off"), machine.path(LATENCY)).unwrap();
+        replace(&machine.path(LATENCY), b"0").unwrap();
         let mut said = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         said.read_line(&mut line).unwrap();

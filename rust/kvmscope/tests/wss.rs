@@ -15,8 +15,8 @@ use std::thread::{self, sleep, JoinHandle};
 use std::time::Duration;
 
 use common::{
-    are_no_words, data, fails_when_full, failure, kvmscope, read_a_line, run, signal, stdout,
-    wait_for, Machine,
+    are_no_words, data, fails_when_full, failure, kvmscope, read_a_line, replace, run, signal,
+    stdout, wait_for, Machine,
 };
 
 const WEB: &str = "sys/kernel/debug/kvm/812-11";
@@ -77,13 +77,6 @@ fn end_period(wss: &Path, number: u64) -> std::io::Result<()> {
     replace(&wss.join("pages"), &pages)?;
     let estimate = set(fs::read_to_string(wss.join("estimate"))?);
     replace(&wss.join("estimate"), estimate.as_bytes())
-}
-
-/// At once, as what is read from the kernel is of one piece.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let new = path.with_extension("new");
-    fs::write(&new, bytes)?;
-    fs::rename(new, path)
 }
 
 fn knob(machine: &Machine, vm: &str, name: &str) -> String {

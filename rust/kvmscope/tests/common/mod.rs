@@ -107,6 +107,14 @@ pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
     panic!("{what} did not happen");
 }
 
+/// At once, as what is read from the kernel is of one piece.
+#[allow(dead_code, reason = "not all tests have use for it")]
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, bytes)?;
+    fs::rename(new, path)
+}
+
 /// A copy of a machine, to be changed; gone when dropped.
 pub struct Machine(PathBuf);
 
