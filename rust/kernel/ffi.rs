@@ -508,23 +508,30 @@ impl Ledger {
         }
     }
 
-    /// The vCPUs of a VM, or the one with the address `vcpu` if that is not 0.
-    fn of(&self, vm: u64, vcpu: u64) -> impl Iterator<Item = &Vcpu> {
-        self.live
-            .iter()
-            .filter(move |(key, _)| key.0 == vm && (vcpu == 0 || key.2 == vcpu))
-            .map(|(_, vcpu)| vcpu)
+    /// Each vCPU of a VM, or the one with the address `vcpu` if that is not 0. Other
+    /// VMs, of which there may be many, are not looked at.
+    fn for_each_of(&mut self, vm: u64, vcpu: u64, mut f: impl FnMut(&Vcpu)) {
+        let mut cursor = self.live.cursor_lower_bound(&(vm, 0, 0));
+        while let Some(at) = cursor {
+            let (key, found) = at.current();
+            if key.0 != vm {
+                break;
+            }
+            if vcpu == 0 || key.2 == vcpu {
+                f(found);
+            }
+            cursor = at.move_next();
+        }
     }
 
     fn counters(&self) -> impl Iterator<Item = &Counters> {
         self.live.values().map(Vcpu::counters)
     }
 
-    /// Sets `table` to what those of [`Self::of`] counted.
-    fn sum_of(&self, vm: u64, vcpu: u64, table: &mut Table) {
+    /// Sets `table` to what those of [`Self::for_each_of`] counted.
+    fn sum_of(&mut self, vm: u64, vcpu: u64, table: &mut Table) {
         table.copy_from(const { &Table::new() });
-        self.of(vm, vcpu)
-            .for_each(|vcpu| vcpu.counters().add_to(table));
+        self.for_each_of(vm, vcpu, |vcpu| vcpu.counters().add_to(table));
     }
 }
 
@@ -562,7 +569,7 @@ unsafe extern "C" fn kvm_scope_show(what: u32, vm: u64, vcpu: u64, seq: *mut c_v
     let mut sums = registry.sums.lock();
     let Sums { table, latency } = &mut *sums;
 
-    let ledger = registry.ledger.lock();
+    let mut ledger = registry.ledger.lock();
     if what == bindings::KVM_SCOPE_SHOW_EXITS {
         if vm == 0 {
             ledger.books.since_reset(ledger.counters(), table);
@@ -577,7 +584,7 @@ unsafe extern "C" fn kvm_scope_show(what: u32, vm: u64, vcpu: u64, seq: *mut c_v
                 retired.add_to(sum);
             }
         } else {
-            ledger.of(vm, vcpu).for_each(|vcpu| vcpu.cost_to(sum));
+            ledger.for_each_of(vm, vcpu, |vcpu| vcpu.cost_to(sum));
         }
     }
     drop(ledger);
@@ -631,15 +638,14 @@ unsafe extern "C" fn kvm_scope_dump(written: *const u8, len: u64) -> c_int {
 /// Prints a table for each live vCPU. The ledger is released between two of
 /// them: consoles are slow, and a VM may want to end.
 fn dump_vms(registry: &Registry, table: &mut Table) {
-    let mut last = None;
+    let mut from = (0, 0, 0);
     loop {
-        let ledger = registry.ledger.lock();
-        let next = ledger.live.iter().find(|(key, _)| Some(**key) > last);
-        let Some((&key, vcpu)) = next else {
+        let mut ledger = registry.ledger.lock();
+        let next = ledger.live.cursor_lower_bound(&from);
+        let Some((key, name)) = next.map(|at| (*at.current().0, at.current().1.name)) else {
             break;
         };
         ledger.sum_of(key.0, key.2, table);
-        let name = vcpu.name;
         drop(ledger);
 
         pr_info!(
@@ -651,7 +657,7 @@ fn dump_vms(registry: &Registry, table: &mut Table) {
         dump(registry.isa, Dump::Seen, table, |line| {
             pr_info!("{}\n", line)
         });
-        last = Some(key);
+        from = (key.0, key.1, key.2.wrapping_add(1));
     }
 }
 
