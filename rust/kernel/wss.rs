@@ -42,6 +42,9 @@ const ASK_AGAIN: u64 = 16;
 /// comes back to it.
 const IDLE: u8 = 4;
 
+/// Regions whose dirty bits are cleared in one go: a vCPU may have to wait for that.
+const AT_ONCE: usize = 8;
+
 /// The periods that are remembered.
 pub const HISTORY: usize = 64;
 
@@ -309,8 +312,14 @@ pub trait Regions {
     fn region(&mut self, number: u64) -> Option<&mut Region>;
     /// The region with this number if there is one.
     fn known(&mut self, number: u64) -> Option<&mut Region>;
+    /// So many regions, ascending, from the number `from` on; the next one's number, if
+    /// there are more.
+    fn for_some(&mut self, from: u64, count: usize, f: impl FnMut(u64, &mut Region))
+        -> Option<u64>;
     /// Every region, ascending.
-    fn for_each(&mut self, f: impl FnMut(u64, &mut Region));
+    fn for_each(&mut self, f: impl FnMut(u64, &mut Region)) {
+        self.for_some(0, usize::MAX, f);
+    }
     /// Forgets those for which `keep` is false.
     fn retain(&mut self, keep: impl FnMut(&Region) -> bool);
 }
@@ -458,19 +467,31 @@ impl<R: Regions> Wss<R> {
         }
     }
 
-    /// Ends a sub-interval. For each region that was written, `leaf` is to clear
-    /// the dirty bits of the given pages; it says how many it cleared and whether
-    /// a huge leaf maps the region. The TLBs are to be flushed after that.
-    pub fn end_interval(&mut self, mut leaf: impl FnMut(u64, &Bits) -> (u64, bool)) {
-        self.intervals = self.intervals.saturating_add(1);
+    /// Ends a sub-interval, some regions at a time: those from the number `from` on, which
+    /// is 0 at first; returns where to go on, or None at the end. For each region that was
+    /// written, `leaf` is to clear the dirty bits of the given pages; it says how many it
+    /// cleared and whether a huge leaf maps the region. The TLBs are to be flushed after
+    /// the last.
+    ///
+    /// Entries may be taken in between, and belong to this sub-interval if their region's
+    /// turn is to come, else to the next.
+    pub fn end_interval(
+        &mut self,
+        from: u64,
+        mut leaf: impl FnMut(u64, &Bits) -> (u64, bool),
+    ) -> Option<u64> {
+        if from == 0 {
+            self.intervals = self.intervals.saturating_add(1);
+            self.candidate_count = 0;
+        }
         let so_far = self.intervals;
         // Once is what every page is that was written at all.
         let telling = so_far > 1 || self.params.intervals == 1;
         let budget = self.candidate_budget();
-        let (candidates, mut found) = (&mut self.candidates, 0);
+        let (candidates, mut found) = (&mut self.candidates, self.candidate_count);
         let mut rearmed = 0u64;
 
-        self.regions.for_each(|number, region| {
+        let next = self.regions.for_some(from, AT_ONCE, |number, region| {
             let logged = region.logged;
             let first = number.wrapping_mul(PAGES);
             rearmed = rearmed.wrapping_add(region.end_interval(|logged| leaf(first, logged)));
@@ -494,6 +515,7 @@ impl<R: Regions> Wss<R> {
         });
         self.rearmed = self.rearmed.wrapping_add(rearmed);
         self.candidate_count = found;
+        next
     }
 
     /// A page costs the guest a fault to look at: so many per second, no more.

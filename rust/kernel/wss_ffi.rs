@@ -65,10 +65,20 @@ impl Regions for Tree {
         self.0.get_mut(&number).map(|region| &mut **region)
     }
 
-    fn for_each(&mut self, mut f: impl FnMut(u64, &mut Region)) {
-        for (number, region) in self.0.iter_mut() {
+    fn for_some(
+        &mut self,
+        from: u64,
+        count: usize,
+        mut f: impl FnMut(u64, &mut Region),
+    ) -> Option<u64> {
+        let mut cursor = self.0.cursor_lower_bound(&from);
+        for _ in 0..count {
+            let mut at = cursor?;
+            let (number, region) = at.current_mut();
             f(*number, region);
+            cursor = at.move_next();
         }
+        cursor.map(|at| *at.current().0)
     }
 
     fn retain(&mut self, mut keep: impl FnMut(&Region) -> bool) {
@@ -163,24 +173,31 @@ unsafe extern "C" fn kvm_scope_wss_logged(this: *mut c_void, gpas: *const u64, c
     this.logged(gpas);
 }
 
-/// Ends a sub-interval: has kvm_scope_wss_rearm() clear the dirty bits of what was
-/// logged.
+/// Ends a sub-interval, some regions at a time, from the number `from` on: has
+/// kvm_scope_wss_rearm() clear the dirty bits of what was logged there. Returns where to
+/// go on, or 0 at the end.
 ///
 /// # Safety
 ///
 /// As for [`wss`]; `kvm` is what kvm_scope_wss_rearm() wants, in the context that
 /// it wants.
 #[no_mangle]
-unsafe extern "C" fn kvm_scope_wss_end_interval(this: *mut c_void, kvm: *mut c_void) {
+unsafe extern "C" fn kvm_scope_wss_end_interval(
+    this: *mut c_void,
+    kvm: *mut c_void,
+    from: u64,
+) -> u64 {
     // SAFETY: By our own contract.
     let this = unsafe { wss(this) };
-    this.end_interval(|gfn, pages| {
+    let next = this.end_interval(from, |gfn, pages| {
         let mut huge = 0;
         // SAFETY: `kvm` is right by our own contract; the other pointers are of a
         // bitmap as long as a region's and of an integer, both valid meanwhile.
         let rearmed = unsafe { bindings::kvm_scope_wss_rearm(kvm, gfn, pages.as_ptr(), &mut huge) };
         (rearmed, huge != 0)
     });
+    // 0 is none of those: something comes before the next.
+    next.unwrap_or(0)
 }
 
 /// Whether the period has had its sub-intervals: 0 or 1.

@@ -128,8 +128,8 @@ impl Bytes<'_> {
     }
 }
 
-/// Writes the pages of the last period to `out`, little-endian, and returns how
-/// many bytes that takes, whether they fit or not.
+/// Writes the pages of the last period to `out`, little-endian, unless there is too
+/// little room, and returns how many bytes that takes.
 pub fn pages<R: Regions>(wss: &mut Wss<R>, out: &mut [u8]) -> usize {
     let estimate = wss.estimate();
     if estimate.number == 0 {
@@ -139,6 +139,12 @@ pub fn pages<R: Regions>(wss: &mut Wss<R>, out: &mut [u8]) -> usize {
     wss.for_each_region(|_, region| {
         records = records.wrapping_add(region.last().is_some().into());
     });
+    let size = records
+        .wrapping_mul(RECORD.into())
+        .wrapping_add(HEADER.into()) as usize;
+    if out.len() < size {
+        return size;
+    }
 
     let mut bytes = Bytes { room: out, len: 0 };
     bytes.put(&MAGIC);

@@ -26,10 +26,17 @@ impl Regions for Map {
     fn known(&mut self, number: u64) -> Option<&mut Region> {
         self.0.get_mut(&number).map(|region| &mut **region)
     }
-    fn for_each(&mut self, mut f: impl FnMut(u64, &mut Region)) {
-        for (number, region) in &mut self.0 {
+    fn for_some(
+        &mut self,
+        from: u64,
+        count: usize,
+        mut f: impl FnMut(u64, &mut Region),
+    ) -> Option<u64> {
+        let mut regions = self.0.range_mut(from..);
+        for (number, region) in regions.by_ref().take(count) {
             f(*number, region);
         }
+        regions.next().map(|(number, _)| *number)
     }
     fn retain(&mut self, mut keep: impl FnMut(&Region) -> bool) {
         self.0.retain(|_, region| keep(region));
@@ -88,11 +95,11 @@ pub fn estimator(bytes: &[u8]) {
                 wss.scanned(gfn, &accessed, &dirty, what & 8 != 0);
             }
             4 => wss.probed(bytes.gfn(), what & 8 != 0),
-            5 => interval(&mut wss, bytes.small()),
+            5 => entries += interval(&mut wss, bytes.small()),
             6 => {
                 let huge = bytes.small();
                 while !wss.is_over() {
-                    interval(&mut wss, huge);
+                    entries += interval(&mut wss, huge);
                 }
                 let next = bytes.params();
                 let reads = params.reads != 0;
@@ -110,14 +117,22 @@ pub fn estimator(bytes: &[u8]) {
     }
 }
 
-/// A sub-interval ends; regions are huge if their number's end is that.
-fn interval(wss: &mut Wss<Map>, huge: u64) {
-    wss.end_interval(|gfn, pages| {
+/// A sub-interval ends; regions are huge if their number's end is that. Between two of its
+/// parts, a page of what comes next is logged, and one of the first region. Returns how
+/// many were.
+fn interval(wss: &mut Wss<Map>, huge: u64) -> u64 {
+    let (mut from, mut logged) = (0, 0);
+    while let Some(next) = wss.end_interval(from, |gfn, pages| {
         let logged = pages.iter().map(|word| u64::from(word.count_ones())).sum();
         assert!(logged > 0, "a region that nothing was logged in");
         (logged, gfn / PAGES % 8 == huge)
-    });
+    }) {
+        assert!(next > from, "{next} after {from}");
+        wss.logged(&[(next * PAGES) << 12, huge << 12]);
+        (from, logged) = (next, logged + 2);
+    }
     assert!(wss.candidates().len() <= MAX_CANDIDATES);
+    logged
 }
 
 /// What is shown of a period that has ended.

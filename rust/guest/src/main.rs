@@ -27,6 +27,7 @@ mod sample;
 mod sample_calls;
 mod sample_fuzz;
 mod sampling;
+mod scheduling;
 mod scribble;
 mod skewed;
 mod sleep;
@@ -38,6 +39,7 @@ mod victim;
 mod vm;
 mod work;
 mod wss;
+mod wss_full;
 mod wss_probes;
 mod wss_slots;
 mod wss_storm;
@@ -71,6 +73,7 @@ enum Command {
     PageCost(page_cost::Args),
     Slowdown(slowdown::Args),
     Wss(wss::Args),
+    WssFull(wss_full::Args),
     WssProbes(wss_probes::Args),
     WssSlots(wss_slots::Args),
     WssStorm(wss_storm::Args),
@@ -101,6 +104,7 @@ fn run(command: Command) -> Result<()> {
         Command::PageCost(args) => page_cost::run(&args),
         Command::Slowdown(args) => slowdown::run(&args),
         Command::Wss(args) => wss::run(&args),
+        Command::WssFull(args) => wss_full::run(&args),
         Command::WssProbes(args) => wss_probes::run(&args),
         Command::WssSlots(args) => wss_slots::run(&args),
         Command::WssStorm(args) => wss_storm::run(&args),

@@ -2,7 +2,6 @@
 
 //! More pages unmapped at once than the kernel has room to remember: it must say so.
 
-use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use anyhow::{bail, ensure, Result};
 
 use crate::machine::{now, Machine, Runner, Shape, Space};
 use crate::pages::{self, Program, Touch, DATA, PAGE};
+use crate::scheduling::{bind, fifo, worker};
 use crate::tracking::Tracking;
 
 /// Touch pages, unmap them all before the kernel's worker runs, and see what it tells
@@ -128,16 +128,9 @@ impl Round {
         let space = self.machine.space.clone();
         let worker = self.worker;
         let thread = thread::spawn(move || {
-            bind(worker)?;
-            bind(0)?;
-            let priority = libc::sched_param { sched_priority: 1 };
-            // SAFETY: `priority` is there to be read.
-            let failed = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &priority) };
-            ensure!(
-                failed == 0,
-                "sched_setscheduler failed: {}",
-                io::Error::last_os_error()
-            );
+            bind(worker, 0)?;
+            bind(0, 0)?;
+            fifo()?;
             space.discard(gfns.start, gfns.end - gfns.start)
         });
         thread
@@ -153,34 +146,4 @@ fn touched(gfn: u64) -> Touch {
     } else {
         Touch::Write
     }
-}
-
-/// Binds a thread, this one if 0, to the first CPU.
-fn bind(thread: libc::pid_t) -> Result<()> {
-    let cpus = 1_u64;
-    // SAFETY: One word of CPUs is read, which is how many bits the kernel is told of.
-    let failed = unsafe { libc::sched_setaffinity(thread, 8, (&raw const cpus).cast()) };
-    ensure!(
-        failed == 0,
-        "sched_setaffinity failed: {}",
-        io::Error::last_os_error()
-    );
-    Ok(())
-}
-
-/// The thread that the kernel has for the VM of this process.
-fn worker() -> Result<libc::pid_t> {
-    let name = format!("kvm-scope-wss/{}", std::process::id());
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        let Ok(thread) = entry.file_name().to_string_lossy().parse() else {
-            continue;
-        };
-        // It may have ended meanwhile.
-        let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if comm.trim_end() == name {
-            return Ok(thread);
-        }
-    }
-    bail!("there is no thread {name}")
 }

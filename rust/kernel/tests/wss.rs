@@ -19,10 +19,18 @@ impl Regions for Map {
     fn known(&mut self, number: u64) -> Option<&mut Region> {
         self.0.get_mut(&number).map(|region| &mut **region)
     }
-    fn for_each(&mut self, mut f: impl FnMut(u64, &mut Region)) {
-        self.0
-            .iter_mut()
+    fn for_some(
+        &mut self,
+        from: u64,
+        count: usize,
+        mut f: impl FnMut(u64, &mut Region),
+    ) -> Option<u64> {
+        let mut regions = self.0.range_mut(from..);
+        regions
+            .by_ref()
+            .take(count)
             .for_each(|(number, region)| f(*number, region));
+        regions.next().map(|(number, _)| *number)
     }
     fn retain(&mut self, mut keep: impl FnMut(&Region) -> bool) {
         self.0.retain(|_, region| keep(region));
@@ -136,12 +144,20 @@ impl Machine {
     /// What C does at the end of a sub-interval.
     fn end_interval(&mut self, wss: &mut Wss<Map>, next: Params) {
         wss.logged(&std::mem::take(&mut self.log));
-        wss.end_interval(|first, pages| self.rearm(first, pages));
+        end_interval(wss, |first, pages| self.rearm(first, pages));
         if wss.is_over() {
             self.scan(wss);
             wss.logged(&std::mem::take(&mut self.log));
             wss.end_period(&Period::default(), next);
         }
+    }
+}
+
+/// In one go.
+fn end_interval(wss: &mut Wss<Map>, mut leaf: impl FnMut(u64, &Bits) -> (u64, bool)) {
+    let mut from = Some(0);
+    while let Some(number) = from {
+        from = wss.end_interval(number, &mut leaf);
     }
 }
 
@@ -252,7 +268,7 @@ fn nothing_to_say_of_a_region_is_no_loss() {
         ..PARAMS
     };
     let mut wss = Wss::new(Map::default(), params);
-    wss.end_interval(|_, _| (0, false));
+    end_interval(&mut wss, |_, _| (0, false));
     assert!(wss.scanned(0, &NONE, &NONE, false));
     wss.end_period(&Period::default(), params);
     assert_eq!(wss.estimate().lost, 0);
@@ -329,7 +345,7 @@ fn a_page_that_is_written_meanwhile_is_not_lost() {
     let mut machine = Machine::default();
     machine.write(3);
     wss.logged(&std::mem::take(&mut machine.log));
-    wss.end_interval(|first, pages| machine.rearm(first, pages));
+    end_interval(&mut wss, |first, pages| machine.rearm(first, pages));
     machine.write(5);
     machine.scan(&mut wss);
     wss.logged(&std::mem::take(&mut machine.log));
@@ -338,6 +354,78 @@ fn a_page_that_is_written_meanwhile_is_not_lost() {
     machine.end_interval(&mut wss, params);
     assert_eq!((wss.estimate().written, wss.estimate().lost), (1, 0));
     assert!(read_pages(&mut wss)[&5].count == 1);
+}
+
+/// In a large VM, logs are drained and mappings go while the dirty bits are being
+/// cleared: in regions that were looked at already, and in others.
+#[test]
+fn a_page_that_is_logged_while_a_sub_interval_ends_is_counted_once() {
+    const REGIONS: u64 = 40;
+    for last in [false, true] {
+        let params = Params {
+            intervals: if last { 1 } else { 2 },
+            ..PARAMS
+        };
+        let mut wss = Wss::new(Map::default(), params);
+        let mut machine = Machine::default();
+        machine.huge.extend([1, REGIONS - 2]);
+        let (mut from, mut parts) = (Some(0), 0);
+        while let Some(number) = from {
+            (0..REGIONS).for_each(|n| machine.write(n * PAGES + parts));
+            wss.logged(&std::mem::take(&mut machine.log));
+            from = wss.end_interval(number, |first, pages| machine.rearm(first, pages));
+            for n in [2, REGIONS - 3] {
+                machine.unmap(&mut wss, n * PAGES + parts);
+            }
+            parts += 1;
+        }
+        assert!(parts > 2);
+        let dirty = machine.dirty.len() as u64;
+        assert!(0 < dirty && dirty < REGIONS * parts);
+
+        let mut counts = BTreeMap::<u64, u8>::new();
+        if last {
+            machine.scan(&mut wss);
+            wss.end_period(&Period::default(), params);
+            assert_eq!(wss.estimate().lost, 0);
+            for (gfn, page) in read_pages(&mut wss) {
+                *counts.entry(gfn).or_default() += page.count;
+            }
+        }
+        machine.end_interval(&mut wss, params);
+        assert_eq!(wss.estimate().lost, 0);
+        for (gfn, page) in read_pages(&mut wss) {
+            *counts.entry(gfn).or_default() += page.count;
+        }
+        for n in 0..REGIONS {
+            // What a huge leaf maps was written in either sub-interval.
+            let (pages, count) = match machine.huge.contains(&n) {
+                true => (PAGES, 1..=2),
+                false => (parts, 1..=1),
+            };
+            for page in 0..pages {
+                let found = counts.remove(&(n * PAGES + page));
+                assert!(
+                    found.is_some_and(|found| count.contains(&found)),
+                    "{n} {page} {found:?}"
+                );
+            }
+        }
+        assert!(counts.values().all(|&count| count == 0), "{counts:?}");
+        assert!(machine.dirty.is_empty());
+    }
+}
+
+#[test]
+fn candidates_are_found_in_all_regions() {
+    let mut wss = Wss::new(Map::default(), PARAMS);
+    let mut machine = Machine::default();
+    let steady: Vec<u64> = (0..40).map(|n| n * PAGES + n).collect();
+    for _ in 0..2 {
+        steady.iter().for_each(|&gfn| machine.write(gfn));
+        machine.end_interval(&mut wss, PARAMS);
+    }
+    assert_eq!(wss.candidates(), steady);
 }
 
 /// Steadily logged pages are asked about, once, and page tables reported apart.
@@ -423,7 +511,7 @@ fn what_the_caller_counted_is_told() {
         ..PARAMS
     };
     let mut wss = Wss::new(Map::default(), params);
-    wss.end_interval(|_, _| (0, false));
+    end_interval(&mut wss, |_, _| (0, false));
     let period = Period {
         start_ns: 11,
         duration_ns: 12,
@@ -456,7 +544,7 @@ fn what_the_caller_counted_is_told() {
     ] {
         assert!(text.lines().any(|told| told == line), "{line}: {text}");
     }
-    wss.end_interval(|_, _| (0, false));
+    end_interval(&mut wss, |_, _| (0, false));
     wss.end_period(&Period::default(), params);
     assert_eq!(wss.estimate().period, Period::default());
 }

@@ -245,19 +245,20 @@ impl Log {
     fn swap(&self, wss: &Wss) {
         let head = self.head();
         let acquire = wss.unless(Without::AcquireOfTail, Acquire);
-        // C: if (log->head + 1 - smp_load_acquire(&log->tail) >= KVM_SCOPE_LOG_PAGES) {
+        // C: return log->head + 1 - smp_load_acquire(&log->tail) >= KVM_SCOPE_LOG_PAGES;
         if head + 1 - self.tail.load(acquire) >= PAGES && wss.without != Without::FreeSlot {
             let _guard = wss.guard(Without::LockInPlace);
-            // C: if (log->run == wss->run) {
+            // C: if (log->run != wss->run) {
             let current = self.run.load(Relaxed) == wss.run.load(Relaxed);
-            if current || wss.without == Without::RunOfLogInPlace {
-                self.drain(wss);
-            } else {
+            if !current && wss.without != Without::RunOfLogInPlace {
                 // C: log->tail = log->head;
                 self.tail.store(head, Relaxed);
                 // C: log->taken = kvm_scope_wss_first(log->published);
                 let first = first(self.published.load(Relaxed));
                 self.taken.set(first);
+            // C: } else if (wss_is_full(log)) {
+            } else if head + 1 - self.tail.load(Acquire) >= PAGES {
+                self.drain(wss);
             }
         }
 
