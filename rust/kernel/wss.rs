@@ -670,3 +670,29 @@ impl<R: Regions> Wss<R> {
         wss
     }
 }
+
+/// For the tests and the fuzz target; the kernel has a tree of its own.
+#[cfg(not(CONFIG_KVM_SCOPE))]
+impl Regions for std::collections::BTreeMap<u64, Box<Region>> {
+    fn region(&mut self, number: u64) -> Option<&mut Region> {
+        Some(self.entry(number).or_default())
+    }
+    fn known(&mut self, number: u64) -> Option<&mut Region> {
+        self.get_mut(&number).map(|region| &mut **region)
+    }
+    fn for_some(
+        &mut self,
+        from: u64,
+        count: usize,
+        mut f: impl FnMut(u64, &mut Region),
+    ) -> Option<u64> {
+        let mut regions = self.range_mut(from..);
+        for (number, region) in regions.by_ref().take(count) {
+            f(*number, region);
+        }
+        regions.next().map(|(number, _)| *number)
+    }
+    fn retain(&mut self, mut keep: impl FnMut(&Region) -> bool) {
+        self.retain(|_, region| keep(region));
+    }
+}

@@ -103,8 +103,7 @@ const MAGIC: [u8; 8] = *b"KVMSWSS1";
 const HEADER: u32 = 64;
 const RECORD: u32 = 8 + 4 + 4 + 64 + 64 + PAGES as u32;
 
-/// Takes bytes one piece after the other, and counts those for which there is no
-/// room.
+/// Takes bytes one piece after the other.
 struct Bytes<'a> {
     room: &'a mut [u8],
     len: usize,

@@ -21,25 +21,21 @@ struct Map(BTreeMap<u64, Box<Region>>);
 impl Regions for Map {
     fn region(&mut self, number: u64) -> Option<&mut Region> {
         let room = self.0.len() < ROOM || self.0.contains_key(&number);
-        room.then(|| &mut **self.0.entry(number).or_default())
+        room.then(|| self.0.region(number)).flatten()
     }
     fn known(&mut self, number: u64) -> Option<&mut Region> {
-        self.0.get_mut(&number).map(|region| &mut **region)
+        self.0.known(number)
     }
     fn for_some(
         &mut self,
         from: u64,
         count: usize,
-        mut f: impl FnMut(u64, &mut Region),
+        f: impl FnMut(u64, &mut Region),
     ) -> Option<u64> {
-        let mut regions = self.0.range_mut(from..);
-        for (number, region) in regions.by_ref().take(count) {
-            f(*number, region);
-        }
-        regions.next().map(|(number, _)| *number)
+        self.0.for_some(from, count, f)
     }
-    fn retain(&mut self, mut keep: impl FnMut(&Region) -> bool) {
-        self.0.retain(|_, region| keep(region));
+    fn retain(&mut self, keep: impl FnMut(&Region) -> bool) {
+        Regions::retain(&mut self.0, keep);
     }
 }
 

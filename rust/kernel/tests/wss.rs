@@ -5,37 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kvmscope::wss::{Bits, Params, Period, Region, Regions, Wss, ALL, HISTORY, NONE, PAGES};
+use kvmscope::wss::{Bits, Params, Period, Region, Wss, ALL, HISTORY, NONE, PAGES};
 use kvmscope::wss_tables;
 use proptest::prelude::*;
 
-#[derive(Default)]
-struct Map(BTreeMap<u64, Box<Region>>);
-
-impl Regions for Map {
-    fn region(&mut self, number: u64) -> Option<&mut Region> {
-        Some(self.0.entry(number).or_default())
-    }
-    fn known(&mut self, number: u64) -> Option<&mut Region> {
-        self.0.get_mut(&number).map(|region| &mut **region)
-    }
-    fn for_some(
-        &mut self,
-        from: u64,
-        count: usize,
-        mut f: impl FnMut(u64, &mut Region),
-    ) -> Option<u64> {
-        let mut regions = self.0.range_mut(from..);
-        regions
-            .by_ref()
-            .take(count)
-            .for_each(|(number, region)| f(*number, region));
-        regions.next().map(|(number, _)| *number)
-    }
-    fn retain(&mut self, mut keep: impl FnMut(&Region) -> bool) {
-        self.0.retain(|_, region| keep(region));
-    }
-}
+type Map = BTreeMap<u64, Box<Region>>;
 
 const PARAMS: Params = Params {
     period_ms: 1000,
@@ -384,19 +358,20 @@ fn a_page_that_is_logged_while_a_sub_interval_ends_is_counted_once() {
         assert!(0 < dirty && dirty < REGIONS * parts);
 
         let mut counts = BTreeMap::<u64, u8>::new();
+        let mut add_up = |wss: &mut Wss<Map>| {
+            for (gfn, page) in read_pages(wss) {
+                *counts.entry(gfn).or_default() += page.count;
+            }
+        };
         if last {
             machine.scan(&mut wss);
             wss.end_period(&Period::default(), params);
             assert_eq!(wss.estimate().lost, 0);
-            for (gfn, page) in read_pages(&mut wss) {
-                *counts.entry(gfn).or_default() += page.count;
-            }
+            add_up(&mut wss);
         }
         machine.end_interval(&mut wss, params);
         assert_eq!(wss.estimate().lost, 0);
-        for (gfn, page) in read_pages(&mut wss) {
-            *counts.entry(gfn).or_default() += page.count;
-        }
+        add_up(&mut wss);
         for n in 0..REGIONS {
             // What a huge leaf maps was written in either sub-interval.
             let (pages, count) = match machine.huge.contains(&n) {
