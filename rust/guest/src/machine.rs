@@ -337,7 +337,7 @@ impl Machine {
                 machine.region(&slot, slot.pages)?;
             }
         }
-        machine.space.write(pages::CODE, pages::bytes())?;
+        machine.space.write(pages::CODE, &pages::code())?;
         machine.space.write(pages::SMM_CODE, pages::smm_bytes())?;
         if let Some(tables) = machine.tables() {
             for (address, entry) in tables.entries() {
@@ -345,6 +345,12 @@ impl Machine {
             }
         }
         Ok(machine)
+    }
+
+    /// Whether its memory has the programs that were loaded, as the VMM sees it.
+    fn code_is_intact(&self) -> bool {
+        let mut page = [0; PAGE as usize];
+        self.space.copy(pages::CODE / PAGE, &mut page).is_ok() && page == pages::code()
     }
 
     /// Its page tables, if it has any.
@@ -548,7 +554,7 @@ impl Runner {
             for job in inbox {
                 let before = cpu_time();
                 let result = match job {
-                    Job::Run => run(&mut fd),
+                    Job::Run => run(&keep, &mut fd),
                     Job::Smi => smi(&fd),
                 };
                 if outbox.send(result.map(|()| cpu_time() - before)).is_err() {
@@ -732,7 +738,7 @@ impl Drop for Runner {
 /// Whether a vCPU has been waited for in vain.
 static LATE: AtomicBool = AtomicBool::new(false);
 
-fn run(fd: &mut VcpuFd) -> Result<()> {
+fn run(machine: &Machine, fd: &mut VcpuFd) -> Result<()> {
     loop {
         ensure!(
             !LATE.load(Ordering::Relaxed),
@@ -751,7 +757,15 @@ fn run(fd: &mut VcpuFd) -> Result<()> {
             Ok(VcpuExit::InternalError) => bail!("{}", vm::internal_error(fd)),
             Ok(other) => {
                 let what = format!("{other:?}");
-                bail!("the guest went astray: {what}, {}", vm::state(fd))
+                let code = if machine.code_is_intact() {
+                    "as it was"
+                } else {
+                    "not what it was"
+                };
+                bail!(
+                    "the guest went astray, its code is {code}: {what}, {}",
+                    vm::state(fd)
+                )
             }
             Err(error) if error.errno() == libc::EINTR => {}
             Err(error) => bail!("KVM_RUN failed: {error}"),

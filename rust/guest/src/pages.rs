@@ -62,6 +62,8 @@ pub enum Touch {
     Execute = 4,
 }
 
+const HLT: u8 = 0xf4;
+
 /// Where the code lies in a page that is executed.
 pub const ENTRY: u64 = 8;
 /// That code: a jump to where EDI or RDI points.
@@ -360,9 +362,16 @@ fn between(start: *const u8, end: *const u8) -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(start, end as usize - start as usize) }
 }
 
-/// The programs, to be loaded at [`CODE`].
-pub fn bytes() -> &'static [u8] {
+fn bytes() -> &'static [u8] {
     between(&raw const guest_pages, &raw const guest_pages_end)
+}
+
+/// The page at [`CODE`]: the programs, and HLT everywhere else, where a guest that goes
+/// astray stops. Its RIP says then how it came there, and that the page is what it runs.
+pub fn code() -> [u8; PAGE as usize] {
+    let mut page = [HLT; PAGE as usize];
+    page[..bytes().len()].copy_from_slice(bytes());
+    page
 }
 
 /// What to load at [`SMM_CODE`].
