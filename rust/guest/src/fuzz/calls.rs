@@ -10,6 +10,7 @@ use anyhow::{ensure, Context, Result};
 use fastrand::Rng;
 
 use super::targets::{self, Vms};
+use crate::sampling;
 
 /// As many descriptors as are open at a time.
 const SLOTS: usize = 12;
@@ -21,6 +22,17 @@ const MAX_ERRNO: i32 = 133;
 /// One call in so many looks first which VMs there are.
 const LOOKS: u32 = 16;
 const FILL: u8 = 0xa5;
+/// What is asked of a session of samples; most need that it has begun.
+const SESSION: [libc::Ioctl; 8] = [
+    sampling::GET_VERSION,
+    sampling::START,
+    sampling::START,
+    sampling::CHANGE,
+    sampling::STOP,
+    sampling::STATS,
+    sampling::MEMSLOTS,
+    sampling::MEMSLOTS,
+];
 
 /// An address to give to the kernel.
 struct Place {
@@ -357,27 +369,18 @@ impl Caller {
     }
 
     fn ioctl(&mut self, fd: i32, random: &mut Rng) -> Result<bool> {
-        // Of a stream of samples: number, direction, size; then the same in disorder.
-        let known = [
-            (0, 0, 0),
-            (1, 1, 64),
-            (1, 1, 64),
-            (2, 1, 64),
-            (3, 0, 0),
-            (4, 3, 96),
-            (5, 3, 32),
-        ];
-        let (number, direction, size) = known[random.usize(0..known.len())];
+        // Of a session of samples, of either kind; the same in disorder; and KVM's.
+        let known = SESSION[random.usize(0..SESSION.len())] as u32;
         let request = match random.u32(0..10) {
-            0..5 => (direction << 30) | (size << 16) | (0xe5 << 8) | number,
-            5 => (random.u32(0..4) << 30) | (random.u32(0..200) << 16) | (0xe5 << 8) | number,
-            6..8 => 1199 + random.u32(0..8),
-            8 => (direction << 30) | (size << 16) | (0xae << 8) | random.u32(0..256),
+            0..5 => known,
+            5 => (random.u32(0..4) << 30) | (random.u32(0..200) << 16) | (known & 0xffff),
+            6..8 => sampling::old::INIT as u32 - 1 + random.u32(0..8),
+            8 => (known & !0xffff) | (0xae << 8) | random.u32(0..256),
             _ => (random.u32(..) & !0xff00) | 0xe500,
         };
         let place = self.place(random, 4096);
         if place.room >= 256 {
-            self.argue(&place, random);
+            self.argue(&place, request, random);
         }
         let argument = match random.u32(0..6) {
             0 => self.vms.one(random).map_or(0, |(pid, _)| pid as usize),
@@ -390,25 +393,34 @@ impl Caller {
         returned(result.into(), i32::MAX as usize)
     }
 
-    /// Lets the argument look like one.
-    fn argue(&mut self, place: &Place, random: &mut Rng) {
+    /// Lets the argument look like one of the request's.
+    fn argue(&mut self, place: &Place, request: u32, random: &mut Rng) {
         let mut words = [0u32; 64];
-        words[0] = *random
-            .choice(&[64, 64, 64, 96, 32, 0, 4, 4096])
-            .unwrap_or(&64);
-        let (pid, fd) = self.vms.one(random).unwrap_or((1, 3));
-        let kinds = [pid as u32, if random.bool() { fd as u32 } else { u32::MAX }];
-        words[2..4].copy_from_slice(&kinds);
-        words[4] = random.u32(0..3);
-        words[5] = random.u32(0..9);
-        words[6] = [0, 1, 1000, 1_000_000, random.u32(..)][random.usize(0..5)];
-        words[7] = [0, 1, 10_000, random.u32(..)][random.usize(0..4)];
-        words[8] = [0, 64, 1024, 65536, random.u32(..)][random.usize(0..5)];
-        if random.u32(0..4) == 0 {
+        let table = self.place(random, 1024).address as u64;
+        let table = [table as u32, (table >> 32) as u32];
+        if request == sampling::MEMSLOTS as u32 {
             // A table to be filled in: how many, and where.
+            words[0] = size_of::<sampling::Slots>() as u32;
             words[1] = random.u32(0..1000);
-            let table = self.place(random, 1024).address as u64;
-            words[4..6].copy_from_slice(&[table as u32, (table >> 32) as u32]);
+            words[4..6].copy_from_slice(&table);
+        } else if request == sampling::old::GET_MEMSLOTS as u32 {
+            words[..2].copy_from_slice(&table);
+            words[2] = random.u32(0..1000);
+        } else if request == sampling::STATS as u32 {
+            words[0] = size_of::<sampling::Stats>() as u32;
+        } else {
+            words[0] = size_of::<sampling::Config>() as u32;
+            let (pid, fd) = self.vms.one(random).unwrap_or((1, 3));
+            let kinds = [pid as u32, if random.bool() { fd as u32 } else { u32::MAX }];
+            words[2..4].copy_from_slice(&kinds);
+            words[4] = random.u32(0..3);
+            words[5] = random.u32(0..9);
+            words[6] = [0, 1, 1000, 1_000_000, random.u32(..)][random.usize(0..5)];
+            words[7] = [0, 1, 10_000, random.u32(..)][random.usize(0..4)];
+            words[8] = [0, 64, 1024, 65536, random.u32(..)][random.usize(0..5)];
+        }
+        if random.u32(0..6) == 0 {
+            words[0] = [0, 4, 32, 96, 4096][random.usize(0..5)];
         }
         if random.u32(0..4) == 0 {
             words[random.usize(0..24)] = random.u32(..);

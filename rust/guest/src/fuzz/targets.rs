@@ -13,7 +13,7 @@ const MACHINE: &str = "/sys/kernel/debug/kvmscope";
 const VMS: &str = "/sys/kernel/debug/kvm";
 
 const KNOB_NAMES: [&str; 4] = ["reset", "exits", "latency", "autostart"];
-const VM_NAMES: [&str; 16] = [
+const VM_NAMES: [&str; 17] = [
     "scope/exits",
     "scope/latency",
     "scope/cpuid",
@@ -30,6 +30,7 @@ const VM_NAMES: [&str; 16] = [
     "vcpu0/scope/exits",
     "vcpu0/scope/latency",
     "vcpu1/scope/exits",
+    "vcpu1/scope/latency",
 ];
 /// Streams: what is said to them is said by ioctl.
 const DEVICES: [&str; 2] = ["/dev/kvm_ept_sample", "/proc/kvm_ept_sample"];
