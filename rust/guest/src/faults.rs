@@ -13,13 +13,15 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::code::{Kind, Program};
-use crate::pages::PAGE;
+use crate::machine::{Machine, Runner, Shape, Space};
+use crate::pages::{self, Touch, DATA, PAGE};
 use crate::sampling::{self, Config, Session, Slot, Slots, Stats};
 use crate::tracking::Tracking;
 use crate::vm::{self, Memory, Vcpu, Vm};
@@ -56,27 +58,29 @@ pub struct Args {
     path: Vec<String>,
 }
 
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 14] = [
+    "files",
+    "load",
+    "latency",
     "create",
     "start",
+    "split",
     "enter",
     "worker",
     "read",
     "write",
     "statistics",
     "sample",
+    "sample-old",
     "sampler",
 ];
 /// Those that are only there where working sets can be tracked.
-const TRACKING: [&str; 3] = ["start", "enter", "worker"];
+const TRACKING: [&str; 4] = ["start", "split", "enter", "worker"];
 /// And where accesses can be sampled.
-const SAMPLING: [&str; 2] = ["sample", "sampler"];
+const SAMPLING: [&str; 3] = ["sample", "sample-old", "sampler"];
 
 /// The directories in which the kernel is told what may fail.
-struct Injection {
-    /// Where the code of kvmscope is in the kernel.
-    ours: (u64, u64),
-}
+struct Injection;
 
 impl Injection {
     fn new() -> Result<Self> {
@@ -91,12 +95,16 @@ impl Injection {
         set("fail_page_alloc", "ignore-gfp-wait", "N")?;
         set("fail_page_alloc", "ignore-gfp-highmem", "N")?;
         set("fail_page_alloc", "min-order", "0")?;
-        Ok(Self { ours: our_text()? })
+        Ok(Self)
     }
 
     /// From now on, only what is called from the code of kvmscope may fail.
     fn only_ours(&self, only: bool) -> Result<()> {
-        let (start, end) = if only { self.ours } else { (0, u64::MAX) };
+        self.only_from(if only { our_text()? } else { (0, u64::MAX) })
+    }
+
+    /// Only what is called from this code.
+    fn only_from(&self, (start, end): (u64, u64)) -> Result<()> {
         for kind in KINDS {
             set(kind, "require-start", &format!("{start:#x}"))?;
             set(kind, "require-end", &format!("{end:#x}"))?;
@@ -116,26 +124,66 @@ fn set(kind: &str, name: &str, value: &str) -> Result<()> {
     fs::write(&path, value).with_context(|| format!("writing {value} to {path}"))
 }
 
-/// Its objects are the last of kvm.ko's, so it is from the first of their
-/// functions to the end.
+/// Where the code of kvmscope is: its objects are the last of kvm.ko's, after those that
+/// have functions named kvm_arch_*, and copies of what is inline. It ends with the last
+/// function's page: in the next one may be another module.
 fn our_text() -> Result<(u64, u64)> {
-    let symbols = fs::read_to_string("/proc/kallsyms").context("reading /proc/kallsyms")?;
-    let (mut start, mut end) = (u64::MAX, 0);
-    for line in symbols.lines().filter(|line| line.ends_with("\t[kvm]")) {
-        let mut words = line.split_ascii_whitespace();
-        let (Some(address), Some("t" | "T"), Some(name)) =
-            (words.next(), words.next(), words.next())
-        else {
-            continue;
-        };
-        let address = u64::from_str_radix(address, 16).context("an address in kallsyms")?;
-        end = end.max(address);
-        if name.contains("kvm_scope_") {
+    let (mut last, mut end) = (0, 0);
+    functions(|address, name, module| {
+        if module == "[kvm]" {
+            end = end.max(address);
+            if name.contains("kvm_scope_") {
+                last = last.max(address);
+            }
+        }
+    })?;
+    let mut before = 0;
+    functions(|address, name, module| {
+        if module == "[kvm]" && address < last && name.contains("kvm_arch_") {
+            before = before.max(address);
+        }
+    })?;
+    let mut start = u64::MAX;
+    functions(|address, name, module| {
+        if module == "[kvm]" && address > before && name.contains("kvm_scope_") {
             start = start.min(address);
         }
-    }
+    })?;
     ensure!(start > 0 && start < end, "no kvm_scope_* in /proc/kallsyms");
-    Ok((start, end + PAGE))
+    Ok((start, (end / PAGE + 1) * PAGE))
+}
+
+/// Where the code of a function of the kernel's own is: up to the next one.
+fn text_of(function: &str) -> Result<(u64, u64)> {
+    let mut start = None;
+    functions(|address, name, module| {
+        if name == function && module.is_empty() {
+            start = Some(address);
+        }
+    })?;
+    let start = start.with_context(|| format!("no {function} in /proc/kallsyms"))?;
+    let mut end = u64::MAX;
+    functions(|address, _, _| {
+        if address > start {
+            end = end.min(address);
+        }
+    })?;
+    Ok((start, end))
+}
+
+/// The address and the name of each function, and its module's in brackets, if any.
+fn functions(mut each: impl FnMut(u64, &str, &str)) -> Result<()> {
+    let symbols = fs::read_to_string("/proc/kallsyms").context("reading /proc/kallsyms")?;
+    for line in symbols.lines() {
+        let mut words = line.split_ascii_whitespace();
+        if let (Some(address), Some("t" | "T"), Some(name)) =
+            (words.next(), words.next(), words.next())
+        {
+            let address = u64::from_str_radix(address, 16).context("an address in kallsyms")?;
+            each(address, name, words.next().unwrap_or_default());
+        }
+    }
+    Ok(())
 }
 
 /// The faults ahead of a thread.
@@ -301,7 +349,21 @@ fn c_path(path: &Path) -> Result<CString> {
     Ok(CString::new(path.as_os_str().as_encoded_bytes())?)
 }
 
-// --- a VM that shows that it goes on
+// --- VMs that show that they go on
+
+/// A VM of this process in debugfs.
+fn directory(fd: i32) -> PathBuf {
+    let name = format!("{}-{fd}", std::process::id());
+    Path::new(DEBUG).join("kvm").join(name)
+}
+
+/// A session of samples that has few pages to be had.
+fn sampling_of(fd: i32) -> Config {
+    Config {
+        ring_records: 64,
+        ..Config::of(std::process::id(), fd)
+    }
+}
 
 struct Subject {
     vm: Vm,
@@ -316,16 +378,11 @@ impl Subject {
     }
 
     fn directory(&self) -> PathBuf {
-        let name = format!("{}-{}", std::process::id(), self.vm.fd.as_raw_fd());
-        Path::new(DEBUG).join("kvm").join(name)
+        directory(self.vm.fd.as_raw_fd())
     }
 
-    /// A session of samples that has few pages to be had.
     fn sampling(&self) -> Config {
-        Config {
-            ring_records: 64,
-            ..Config::of(std::process::id(), self.vm.fd.as_raw_fd())
-        }
+        sampling_of(self.vm.fd.as_raw_fd())
     }
 
     fn tracking(&self) -> Result<Tracking> {
@@ -346,6 +403,53 @@ impl Subject {
     }
 }
 
+/// One with enough memory for several page tables, or for huge pages.
+struct Wide {
+    machine: Arc<Machine>,
+    vcpu: Runner,
+}
+
+impl Wide {
+    const SIZE: u64 = 16 << 20;
+
+    fn new(huge: bool) -> Result<Self> {
+        let space = Arc::new(Space::new(Self::SIZE, huge)?);
+        ensure!(
+            !huge || space.fill()?,
+            "the host has no huge pages for the guest"
+        );
+        let machine = Arc::new(Machine::new(space, Shape::default())?);
+        let vcpu = machine.vcpu(0, pages::Program::Sweep)?;
+        let list: Vec<_> = Self::pages().map(|gfn| (gfn, Touch::Write)).collect();
+        vcpu.list(&list)?;
+        Ok(Self { machine, vcpu })
+    }
+
+    /// Those that the guest writes to.
+    fn pages() -> impl Iterator<Item = u64> {
+        (DATA / PAGE..(DATA + Self::SIZE / 2) / PAGE).step_by(16)
+    }
+
+    fn fd(&self) -> i32 {
+        self.machine.fd.as_raw_fd()
+    }
+
+    /// The guest's memory has what it writes next.
+    fn goes_on(&mut self) -> Result<()> {
+        self.vcpu.order()?;
+        self.vcpu.finish().context("afterwards")?;
+        let stamp = self.vcpu.get(pages::STAMP)?;
+        for gfn in Self::pages() {
+            let found = self.machine.space.get(gfn * PAGE)?;
+            ensure!(
+                found == stamp,
+                "afterwards page {gfn:#x} has {found}, not {stamp}"
+            );
+        }
+        Ok(())
+    }
+}
+
 /// How many the machine has counted.
 fn cpuids() -> Result<u64> {
     let path = format!("{DEBUG}/kvmscope/exits");
@@ -357,6 +461,68 @@ fn cpuids() -> Result<u64> {
     match row {
         Some(count) => Ok(count.context("a row without a count")?.parse()?),
         None => Ok(0),
+    }
+}
+
+// --- KVM's modules
+
+/// A module of KVM's.
+struct Module {
+    name: CString,
+    file: File,
+    parameters: CString,
+}
+
+impl Module {
+    /// The one that all CPUs have, loaded as it is by itself.
+    fn common() -> Result<Self> {
+        Self::find("kvm", CString::default())
+    }
+
+    /// The one of this CPU's vendor, loaded as it is now.
+    fn vendor() -> Result<Self> {
+        let intel = Path::new("/sys/module/kvm_intel").exists();
+        let name = if intel { "kvm-intel" } else { "kvm-amd" };
+        let parameter = format!("/sys/module/{}/parameters/", name.replace('-', "_"));
+        let parameters = match fs::read_to_string(parameter + "enable_apicv") {
+            Ok(value) => CString::new(format!("enable_apicv={}", value.trim()))?,
+            Err(_) => CString::default(),
+        };
+        Self::find(name, parameters)
+    }
+
+    fn find(name: &str, parameters: CString) -> Result<Self> {
+        let path = format!("/lib/modules/{name}.ko");
+        Ok(Self {
+            name: CString::new(name.replace('-', "_"))?,
+            file: File::open(&path).with_context(|| format!("opening {path}"))?,
+            parameters,
+        })
+    }
+
+    fn load(&self) -> io::Result<usize> {
+        // SAFETY: The kernel reads a string that ends, and the file.
+        checked(unsafe {
+            libc::syscall(
+                libc::SYS_finit_module,
+                self.file.as_raw_fd(),
+                self.parameters.as_ptr(),
+                0,
+            )
+        })
+    }
+
+    fn unload(&self) -> Result<()> {
+        // SAFETY: The kernel reads a string that ends.
+        let result = checked(unsafe {
+            libc::syscall(
+                libc::SYS_delete_module,
+                self.name.as_ptr(),
+                libc::O_NONBLOCK,
+            )
+        });
+        result.with_context(|| format!("unloading {:?}", self.name))?;
+        Ok(())
     }
 }
 
@@ -380,7 +546,6 @@ pub fn run(args: &Args) -> Result<()> {
         let session = Session::start(subject.sampling());
         (subject.tracking()?.start()?, session.is_ok())
     };
-    knob("latency", "1")?;
     for name in PATHS {
         if !args.path.is_empty() && !args.path.iter().any(|path| path == name)
             || TRACKING.contains(&name) && !tracks
@@ -388,14 +553,26 @@ pub fn run(args: &Args) -> Result<()> {
         {
             continue;
         }
+        knob("latency", "1")?;
+        let autostart = match (tracks, samples) {
+            (true, true) => "both",
+            (true, false) => "wss",
+            (false, true) => "sample",
+            (false, false) => "none",
+        };
         let tally = match name {
-            "create" => create(&injection, &nth, tracks)?,
+            "files" => files_come(&injection, &nth)?,
+            "load" => load(&injection, &nth)?,
+            "latency" => latency(&injection, &nth)?,
+            "create" => create(&injection, &nth, autostart)?,
             "start" => start(&injection, &nth)?,
+            "split" => split(&injection, &nth)?,
             "enter" => enter(&injection, &nth)?,
-            "worker" => work(&injection)?,
+            "worker" => work(&injection, samples)?,
             "read" => read(&injection, &nth, tracks)?,
             "write" => write(&injection, &nth, tracks)?,
             "sample" => sample(&injection, &nth)?,
+            "sample-old" => sample_old(&injection, &nth)?,
             "sampler" => sampler(&injection)?,
             _ => statistics(&injection, &nth)?,
         };
@@ -420,12 +597,84 @@ fn knob(name: &str, word: &str) -> Result<()> {
     fs::write(format!("{KNOBS}/{name}"), word).with_context(|| format!("writing {word} to {name}"))
 }
 
-/// A VM and two vCPUs come to be, tracked from the first on.
-fn create(injection: &Injection, nth: &Nth, tracks: bool) -> Result<Tally> {
-    injection.only_ours(true)?;
-    if tracks {
-        knob("autostart", "wss")?;
+/// KVM is loaded, and with it the sampler's files come to be.
+fn files_come(injection: &Injection, nth: &Nth) -> Result<Tally> {
+    let (common, vendor) = (Module::common()?, Module::vendor()?);
+    let mut tally = Tally::default();
+    // Where its own code will be is not known before.
+    for function in ["misc_register", "proc_create_data"] {
+        injection.only_from(text_of(function)?)?;
+        tally.exhaust("loading KVM", |n| {
+            vendor.unload()?;
+            common.unload()?;
+            let taken = nth.take(n, || common.load())?;
+            if taken.result.is_err() {
+                common.load().context("loading KVM afterwards")?;
+            }
+            vendor.load().context("loading KVM afterwards")?;
+            Subject::new()?.goes_on()?;
+            Ok(taken)
+        })?;
     }
+    Ok(tally)
+}
+
+/// The vendor's module is loaded, and with it counting begins.
+fn load(injection: &Injection, nth: &Nth) -> Result<Tally> {
+    injection.only_ours(true)?;
+    let vendor = Module::vendor()?;
+    let mut tally = Tally::default();
+    tally.exhaust("loading the vendor's module", |n| {
+        vendor.unload()?;
+        let taken = nth.take(n, || vendor.load())?;
+        let counts = Path::new(DEBUG).join("kvmscope/exits");
+        if taken.result.is_ok() && !counts.exists() {
+            // It does without files in debugfs. Not here.
+            vendor.unload()?;
+        }
+        if !counts.exists() {
+            vendor.load().context("loading it afterwards")?;
+        }
+        Subject::new()?.goes_on()?;
+        Ok(taken)
+    })?;
+    Ok(tally)
+}
+
+/// Times are taken from now on, for the first time since KVM was loaded: what was made
+/// room for once stays.
+fn latency(injection: &Injection, nth: &Nth) -> Result<Tally> {
+    injection.only_ours(true)?;
+    let vendor = Module::vendor()?;
+    let file = Path::new(KNOBS).join("latency");
+    let path = c_path(&file)?;
+    let mut tally = Tally::default();
+    tally.exhaust("taking times", |n| {
+        vendor.unload()?;
+        vendor.load().context("loading KVM")?;
+        let mut subject = Subject::new()?;
+        subject.goes_on()?;
+        let taken = nth.take(n, || write_word(&path, b"1"))?;
+        let now = fs::read_to_string(&file)?;
+        ensure!(
+            (now == "1\n") == taken.result.is_ok(),
+            "{:?}, and latency is {now:?}",
+            taken.result
+        );
+        subject.goes_on()?;
+        knob("latency", "1")?;
+        subject.goes_on()?;
+        knob("latency", "0")?;
+        subject.goes_on()?;
+        Ok(taken)
+    })?;
+    Ok(tally)
+}
+
+/// A VM and two vCPUs come to be, tracked and sampled from the first on.
+fn create(injection: &Injection, nth: &Nth, autostart: &str) -> Result<Tally> {
+    injection.only_ours(true)?;
+    knob("autostart", autostart)?;
     let memory = Memory::new()?;
     let kvm = vm::open()?;
     let mut tally = Tally::default();
@@ -452,10 +701,28 @@ fn create(injection: &Injection, nth: &Nth, tracks: bool) -> Result<Tally> {
         }
         Ok(taken)
     })?;
-    if tracks {
-        knob("autostart", "none")?;
-    }
+    knob("autostart", "none")?;
     Ok(tally)
+}
+
+/// Tracking of a VM is switched on, with the n-th allocation failing, and again.
+fn track(nth: &Nth, n: u32, fd: i32, mut goes_on: impl FnMut() -> Result<()>) -> Result<Taken> {
+    goes_on()?;
+    let tracking = Tracking::here(fd)?;
+    let active = c_path(&directory(fd).join("scope/wss/active"))?;
+    let taken = nth.take(n, || write_word(&active, b"1\n"))?;
+    let now = tracking.read("active")?;
+    ensure!(
+        (now == b"1\n") == taken.result.is_ok(),
+        "{:?}, and active is {now:?}",
+        taken.result
+    );
+    goes_on()?;
+    tracking.set("active", 1)?;
+    goes_on()?;
+    tracking.set("active", 0)?;
+    goes_on()?;
+    Ok(taken)
 }
 
 /// Tracking begins.
@@ -464,22 +731,20 @@ fn start(injection: &Injection, nth: &Nth) -> Result<Tally> {
     let mut tally = Tally::default();
     tally.exhaust("starting to track", |n| {
         let mut subject = Subject::new()?;
-        subject.goes_on()?;
-        let tracking = subject.tracking()?;
-        let active = c_path(&subject.directory().join("scope/wss/active"))?;
-        let taken = nth.take(n, || write_word(&active, b"1\n"))?;
-        let now = tracking.read("active")?;
-        ensure!(
-            (now == b"1\n") == taken.result.is_ok(),
-            "{:?}, and active is {now:?}",
-            taken.result
-        );
-        subject.goes_on()?;
-        tracking.set("active", 1)?;
-        subject.goes_on()?;
-        tracking.set("active", 0)?;
-        subject.goes_on()?;
-        Ok(taken)
+        track(nth, n, subject.vm.fd.as_raw_fd(), || subject.goes_on())
+    })?;
+    Ok(tally)
+}
+
+/// Tracking begins, for which huge pages are split.
+fn split(injection: &Injection, nth: &Nth) -> Result<Tally> {
+    injection.only_ours(true)?;
+    let mut tally = Tally::default();
+    tally.exhaust("splitting huge pages", |n| {
+        let mut wide = Wide::new(true)?;
+        let fd = wide.fd();
+        Tracking::here(fd)?.set("split", 1)?;
+        track(nth, n, fd, || wide.goes_on())
     })?;
     Ok(tally)
 }
@@ -501,7 +766,7 @@ fn enter(injection: &Injection, nth: &Nth) -> Result<Tally> {
 }
 
 /// The worker of a tracked VM hears of a page, then of a period's end.
-fn work(injection: &Injection) -> Result<Tally> {
+fn work(injection: &Injection, samples: bool) -> Result<Tally> {
     // All that it does is ours.
     injection.only_ours(false)?;
     let mut tally = Tally::default();
@@ -510,6 +775,9 @@ fn work(injection: &Injection) -> Result<Tally> {
         let tracking = subject.tracking()?;
         tracking.set("period_ms", 200)?;
         tracking.set("intervals", 2)?;
+        if samples {
+            tracking.set("sample", 10)?;
+        }
         tracking.set("active", 1)?;
         let nth = Nth::of(&worker("wss")?.to_string())?;
         nth.arm(n)?;
@@ -728,9 +996,29 @@ fn sample(injection: &Injection, nth: &Nth) -> Result<Tally> {
         Ok(taken)
     })?;
 
+    Ok(tally)
+}
+
+/// The same as programs of old have it.
+fn sample_old(injection: &Injection, nth: &Nth) -> Result<Tally> {
+    injection.only_ours(false)?;
+    let mut tally = Tally::default();
+    let mut subject = Subject::new()?;
+    let path = c_path(Path::new(sampling::OLD))?;
+    let pid = std::process::id() as usize;
+    tally.exhaust("a session of old", |n| {
+        let taken = nth.take(n, || {
+            let old = Fd::open(&path, libc::O_RDWR)?;
+            pass(old.0, sampling::old::INIT, pid)
+        })?;
+        subject.goes_on()?;
+        Ok(taken)
+    })?;
+
     // Nothing that it begins with is asked for anew.
-    let old = Fd::open(&c_path(Path::new(sampling::OLD))?, libc::O_RDWR)?;
-    pass(old.0, sampling::old::INIT, std::process::id() as usize)?;
+    let mut room = [Slot::default(); 8];
+    let old = Fd::open(&path, libc::O_RDWR)?;
+    pass(old.0, sampling::old::INIT, pid)?;
     let mut asked = [room.as_mut_ptr() as usize, 1, 0];
     pass(
         old.0,
@@ -759,16 +1047,16 @@ fn sampler(injection: &Injection) -> Result<Tally> {
     injection.only_ours(false)?;
     let mut tally = Tally::default();
     tally.exhaust("the sampling thread", |n| {
-        let mut subject = Subject::new()?;
-        subject.goes_on()?;
-        let running = subject.sampling();
+        let mut wide = Wide::new(false)?;
+        wide.goes_on()?;
+        let running = sampling_of(wide.fd());
         let mut session = Session::start(Config { rate: 0, ..running })?;
         let nth = Nth::of(&worker("smp")?.to_string())?;
         nth.arm(n)?;
         session.change(running)?;
-        samples(&mut session, || subject.goes_on())?;
+        samples(&mut session, || wide.goes_on())?;
         let failed = nth.disarm()?;
-        samples(&mut session, || subject.goes_on())?;
+        samples(&mut session, || wide.goes_on())?;
         let result = Ok(0);
         Ok(Taken { result, failed })
     })?;
