@@ -97,9 +97,10 @@ build_static() {
 # usage: the comment at the head of the calling script.
 usage() { sed -n '3,/^[^#]/{s/^# \{0,1\}//p}' "$0"; }
 
-# What L1's kernel says of a bug and what it warns of, by lines of its log.
-# shellcheck disable=SC2034 # for the caller
+# What L1's kernel says when it ends, of a bug, and what it warns of, by lines of its log.
 kernel_says='^\[ *[0-9.]+\](\[ *[CT][0-9]+\])? '
+# shellcheck disable=SC2034 # for the caller
+kernel_panic="Kernel panic - not syncing"
 # shellcheck disable=SC2034
 kernel_bug="$kernel_says(BUG[: ]|Oops: |general protection fault|kernel BUG at|UBSAN: |kmemleak: [0-9]+ new suspected|INFO: task .* blocked for more|(rcu: )?INFO: rcu.* (stall|detected))"
 # shellcheck disable=SC2034

@@ -48,6 +48,11 @@ const CPUIDS: u32 = 10;
 /// the VM must go on and be counted right. Prints a line per path: `faults NAME
 /// points N refused N`, the allocations that were made to fail, and how often
 /// that was an error for userspace.
+///
+/// The paths files, load and latency unload KVM's modules and load them anew from
+/// /lib/modules, of their parameters with enable_apicv alone; no other VM may be there.
+/// split needs huge pages for who asks for them (transparent_hugepage/enabled). The
+/// knobs latency and autostart are off afterwards.
 #[derive(clap::Args)]
 pub struct Args {
     /// Only say whether this kernel can do it, and if not, why
@@ -125,65 +130,63 @@ fn set(kind: &str, name: &str, value: &str) -> Result<()> {
 }
 
 /// Where the code of kvmscope is: its objects are the last of kvm.ko's, after those that
-/// have functions named kvm_arch_*, and copies of what is inline. It ends with the last
-/// function's page: in the next one may be another module.
+/// have functions named kvm_arch_*. (Among these are copies of what is inline in its
+/// header, so that not all that is named kvm_scope_* is its own.) It ends with the last
+/// function's page, as in the next one may be another module: nothing of the module's
+/// code follows on kvmscope's but a few short functions.
 fn our_text() -> Result<(u64, u64)> {
-    let (mut last, mut end) = (0, 0);
-    functions(|address, name, module| {
-        if module == "[kvm]" {
-            end = end.max(address);
-            if name.contains("kvm_scope_") {
-                last = last.max(address);
-            }
-        }
-    })?;
-    let mut before = 0;
-    functions(|address, name, module| {
-        if module == "[kvm]" && address < last && name.contains("kvm_arch_") {
-            before = before.max(address);
-        }
-    })?;
-    let mut start = u64::MAX;
-    functions(|address, name, module| {
-        if module == "[kvm]" && address > before && name.contains("kvm_scope_") {
-            start = start.min(address);
-        }
-    })?;
-    ensure!(start > 0 && start < end, "no kvm_scope_* in /proc/kallsyms");
-    Ok((start, (end / PAGE + 1) * PAGE))
+    let functions: Vec<_> = functions()?
+        .into_iter()
+        .filter(|function| function.module == "[kvm]")
+        .collect();
+    let ours = |function: &Function| function.name.contains("kvm_scope_");
+    let last = functions.iter().rposition(ours).unwrap_or_default();
+    let others = functions[..last]
+        .iter()
+        .rposition(|function| function.name.contains("kvm_arch_"))
+        .unwrap_or_default();
+    let first = functions[others..].iter().find(|function| ours(function));
+    let (Some(first), Some(end)) = (first, functions.last()) else {
+        bail!("no kvm_scope_* in /proc/kallsyms");
+    };
+    Ok((first.address, (end.address / PAGE + 1) * PAGE))
 }
 
 /// Where the code of a function of the kernel's own is: up to the next one.
-fn text_of(function: &str) -> Result<(u64, u64)> {
-    let mut start = None;
-    functions(|address, name, module| {
-        if name == function && module.is_empty() {
-            start = Some(address);
-        }
-    })?;
-    let start = start.with_context(|| format!("no {function} in /proc/kallsyms"))?;
-    let mut end = u64::MAX;
-    functions(|address, _, _| {
-        if address > start {
-            end = end.min(address);
-        }
-    })?;
-    Ok((start, end))
+fn text_of(name: &str) -> Result<(u64, u64)> {
+    let functions = functions()?;
+    let found = functions
+        .windows(2)
+        .find(|pair| pair[0].name == name && pair[0].module.is_empty());
+    let pair = found.with_context(|| format!("no {name} in /proc/kallsyms"))?;
+    Ok((pair[0].address, pair[1].address))
 }
 
-/// The address and the name of each function, and its module's in brackets, if any.
-fn functions(mut each: impl FnMut(u64, &str, &str)) -> Result<()> {
+struct Function {
+    address: u64,
+    name: String,
+    /// In brackets, if any.
+    module: String,
+}
+
+/// All of the kernel's and its modules', by address.
+fn functions() -> Result<Vec<Function>> {
     let symbols = fs::read_to_string("/proc/kallsyms").context("reading /proc/kallsyms")?;
+    let mut functions = Vec::new();
     for line in symbols.lines() {
         let mut words = line.split_ascii_whitespace();
         if let (Some(address), Some("t" | "T"), Some(name)) =
             (words.next(), words.next(), words.next())
         {
-            let address = u64::from_str_radix(address, 16).context("an address in kallsyms")?;
-            each(address, name, words.next().unwrap_or_default());
+            functions.push(Function {
+                address: u64::from_str_radix(address, 16).context("an address in kallsyms")?,
+                name: name.to_string(),
+                module: words.next().unwrap_or_default().to_string(),
+            });
         }
     }
-    Ok(())
+    functions.sort_by_key(|function| function.address);
+    Ok(functions)
 }
 
 /// The faults ahead of a thread.
@@ -434,6 +437,13 @@ impl Wide {
         self.machine.fd.as_raw_fd()
     }
 
+    /// How many KVM maps as such.
+    fn huge_pages(&self) -> Result<u64> {
+        let path = directory(self.fd()).join("pages_2m");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok(text.trim().parse()?)
+    }
+
     /// The guest's memory has what it writes next.
     fn goes_on(&mut self) -> Result<()> {
         self.vcpu.order()?;
@@ -474,12 +484,12 @@ struct Module {
 }
 
 impl Module {
-    /// The one that all CPUs have, loaded as it is by itself.
+    /// The one that all CPUs have, without parameters.
     fn common() -> Result<Self> {
         Self::find("kvm", CString::default())
     }
 
-    /// The one of this CPU's vendor, loaded as it is now.
+    /// The one of this CPU's vendor, with its enable_apicv, which Bochs needs off.
     fn vendor() -> Result<Self> {
         let intel = Path::new("/sys/module/kvm_intel").exists();
         let name = if intel { "kvm-intel" } else { "kvm-amd" };
@@ -512,17 +522,32 @@ impl Module {
         })
     }
 
+    /// Who had a VM a moment ago may have it still.
     fn unload(&self) -> Result<()> {
-        // SAFETY: The kernel reads a string that ends.
-        let result = checked(unsafe {
-            libc::syscall(
-                libc::SYS_delete_module,
-                self.name.as_ptr(),
-                libc::O_NONBLOCK,
-            )
-        });
-        result.with_context(|| format!("unloading {:?}", self.name))?;
-        Ok(())
+        let began = Instant::now();
+        loop {
+            // SAFETY: The kernel reads a string that ends.
+            let result = checked(unsafe {
+                libc::syscall(
+                    libc::SYS_delete_module,
+                    self.name.as_ptr(),
+                    libc::O_NONBLOCK,
+                )
+            });
+            match result {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EAGAIN)
+                        && began.elapsed() < Duration::from_secs(10) =>
+                {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                result => {
+                    return result
+                        .map(drop)
+                        .with_context(|| format!("unloading {:?}", self.name));
+                }
+            }
+        }
     }
 }
 
@@ -604,6 +629,7 @@ fn files_come(injection: &Injection, nth: &Nth) -> Result<Tally> {
     // Where its own code will be is not known before.
     for function in ["misc_register", "proc_create_data"] {
         injection.only_from(text_of(function)?)?;
+        let before = tally.points;
         tally.exhaust("loading KVM", |n| {
             vendor.unload()?;
             common.unload()?;
@@ -615,6 +641,7 @@ fn files_come(injection: &Injection, nth: &Nth) -> Result<Tally> {
             Subject::new()?.goes_on()?;
             Ok(taken)
         })?;
+        ensure!(tally.points > before, "{function} allocates nothing");
     }
     Ok(tally)
 }
@@ -743,9 +770,19 @@ fn split(injection: &Injection, nth: &Nth) -> Result<Tally> {
     tally.exhaust("splitting huge pages", |n| {
         let mut wide = Wide::new(true)?;
         let fd = wide.fd();
+        wide.goes_on()?;
+        ensure!(wide.huge_pages()? > 0, "KVM maps no huge pages");
         Tracking::here(fd)?.set("split", 1)?;
         track(nth, n, fd, || wide.goes_on())
     })?;
+
+    let mut wide = Wide::new(true)?;
+    wide.goes_on()?;
+    let tracking = Tracking::here(wide.fd())?;
+    tracking.set("split", 1)?;
+    tracking.set("active", 1)?;
+    let left = wide.huge_pages()?;
+    ensure!(left == 0, "{left} huge pages are not split");
     Ok(tally)
 }
 
@@ -995,11 +1032,10 @@ fn sample(injection: &Injection, nth: &Nth) -> Result<Tally> {
         subject.goes_on()?;
         Ok(taken)
     })?;
-
     Ok(tally)
 }
 
-/// The same as programs of old have it.
+/// A session begins as programs of old begin it.
 fn sample_old(injection: &Injection, nth: &Nth) -> Result<Tally> {
     injection.only_ours(false)?;
     let mut tally = Tally::default();

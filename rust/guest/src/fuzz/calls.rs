@@ -398,14 +398,19 @@ impl Caller {
         let mut words = [0u32; 64];
         let table = self.place(random, 1024).address as u64;
         let table = [table as u32, (table >> 32) as u32];
+        // The size at the front, and what may be anything: no address, which would be one
+        // of another mapping.
+        let (mut sized, mut any) = (true, 0..24);
         if request == sampling::MEMSLOTS as u32 {
             // A table to be filled in: how many, and where.
             words[0] = size_of::<sampling::Slots>() as u32;
             words[1] = random.u32(0..1000);
             words[4..6].copy_from_slice(&table);
+            any = 1..4;
         } else if request == sampling::old::GET_MEMSLOTS as u32 {
             words[..2].copy_from_slice(&table);
             words[2] = random.u32(0..1000);
+            (sized, any) = (false, 2..24);
         } else if request == sampling::STATS as u32 {
             words[0] = size_of::<sampling::Stats>() as u32;
         } else {
@@ -419,11 +424,11 @@ impl Caller {
             words[7] = [0, 1, 10_000, random.u32(..)][random.usize(0..4)];
             words[8] = [0, 64, 1024, 65536, random.u32(..)][random.usize(0..5)];
         }
-        if random.u32(0..6) == 0 {
+        if sized && random.u32(0..6) == 0 {
             words[0] = [0, 4, 32, 96, 4096][random.usize(0..5)];
         }
         if random.u32(0..4) == 0 {
-            words[random.usize(0..24)] = random.u32(..);
+            words[random.usize(any)] = random.u32(..);
         }
         let at = place.address - (self.base + GUARD);
         for (to, word) in self.arena()[at..at + 256].chunks_exact_mut(4).zip(words) {
