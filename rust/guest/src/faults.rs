@@ -627,7 +627,7 @@ fn files_come(injection: &Injection, nth: &Nth) -> Result<Tally> {
     let (common, vendor) = (Module::common()?, Module::vendor()?);
     let mut tally = Tally::default();
     // Where its own code will be is not known before.
-    for function in ["misc_register", "proc_create_data"] {
+    for function in ["misc_register", "proc_create"] {
         injection.only_from(text_of(function)?)?;
         let before = tally.points;
         tally.exhaust("loading KVM", |n| {
