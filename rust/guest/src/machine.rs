@@ -757,15 +757,7 @@ fn run(machine: &Machine, fd: &mut VcpuFd) -> Result<()> {
             Ok(VcpuExit::InternalError) => bail!("{}", vm::internal_error(fd)),
             Ok(other) => {
                 let what = format!("{other:?}");
-                let code = if machine.code_is_intact() {
-                    "as it was"
-                } else {
-                    "not what it was"
-                };
-                bail!(
-                    "the guest went astray, its code is {code}: {what}, {}",
-                    vm::state(fd)
-                )
+                return Err(vm::astray(&what, machine.code_is_intact(), fd));
             }
             Err(error) if error.errno() == libc::EINTR => {}
             Err(error) => bail!("KVM_RUN failed: {error}"),

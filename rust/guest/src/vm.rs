@@ -279,21 +279,24 @@ impl Vcpu {
                 Ok(VcpuExit::InternalError) => bail!("{}", internal_error(&mut self.fd)),
                 Ok(other) => {
                     let what = format!("{other:?}");
-                    let code = if self.page.code_is_intact() {
-                        "as it was"
-                    } else {
-                        "not what it was"
-                    };
-                    bail!(
-                        "the guest went astray, its code is {code}: {what}, {}",
-                        state(&self.fd)
-                    )
+                    return Err(astray(&what, self.page.code_is_intact(), &self.fd));
                 }
                 Err(error) if error.errno() == libc::EINTR => {}
                 Err(error) => bail!("KVM_RUN failed: {error}"),
             }
         }
     }
+}
+
+/// What to say of a guest that has left with an exit that it has no reason for.
+pub fn astray(exit: &str, code_is_intact: bool, fd: &VcpuFd) -> anyhow::Error {
+    let code = if code_is_intact {
+        "as it was"
+    } else {
+        "not what it was"
+    };
+    let state = state(fd);
+    anyhow!("the guest went astray, its code is {code}: {exit}, {state}")
 }
 
 /// The signal that has KVM_RUN end with EINTR in the thread that gets it.
