@@ -25,9 +25,10 @@ use crate::tracking::Tracking;
 /// in_place D full_exits X flushes F`, of which the first three X are medians of
 /// the rounds, per page: ticks of the TSC between the first and the last store (under
 /// Bochs instructions, whoever executed them), CPU time of the vCPU's thread for a
-/// whole run, and of the harvesting one. worker_ns is the tracking worker's CPU
-/// time per page, median of the rounds, after idle_ns was taken off: what a period
-/// without a write takes, in all. The rest are sums.
+/// whole run, and of the harvesting one (of the sampler, the mean). worker_ns is the
+/// tracking worker's CPU time per page, in the round that fewest interrupts fell into,
+/// after idle_ns was taken off: what the quickest period without a write takes, in all.
+/// The rest are sums.
 #[derive(clap::Args)]
 pub struct Args {
     /// What logs the writes
@@ -105,6 +106,9 @@ struct Rounds {
     idle: u64,
     sums: [u64; 5],
 }
+
+/// Periods without a write that are measured.
+const IDLE: usize = 5;
 
 const SUMS: [&str; 5] = ["entries", "swaps", "in_place", "full_exits", "flushes"];
 
@@ -202,6 +206,7 @@ fn by_samples(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Rounds
     let mut session = Session::start(config)?;
     let pages = u64::from(args.pages);
     let mut plain = Rounds::default();
+    let (mut count, mut spent) = (0, 0);
     for _ in 0..3 {
         pass(vcpu, &mut plain)?;
     }
@@ -235,14 +240,13 @@ fn by_samples(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Rounds
         };
         rounds.ticks.push(per_page(&round.ticks, &plain.ticks));
         rounds.vcpu.push(per_page(&round.vcpu, &plain.vcpu));
-        let count = armed.armed - before.armed;
-        rounds
-            .harvest
-            .push((armed.spent_ns - before.spent_ns) * pages / count);
+        count += armed.armed - before.armed;
+        spent += armed.spent_ns - before.spent_ns;
         rounds.sums[0] += taken;
         rounds.sums[4] += armed.flushes - before.flushes;
     }
     session.stop()?;
+    rounds.harvest.push(spent * pages / count);
     Ok(())
 }
 
@@ -252,12 +256,15 @@ fn by_tracking(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Round
     tracking.set("period_ms", args.period_ms)?;
     tracking.set("reads", args.reads.into())?;
     ensure!(tracking.start()?, "working sets cannot be tracked here");
-    // Until a whole period has passed without a write.
-    let mut last = next(&tracking, args, 0)?;
-    for _ in 0..2 {
+    // From the first whole period without a write on.
+    let first = next(&tracking, args, 0)?;
+    let mut last = next(&tracking, args, first)?;
+    let mut idle = Vec::new();
+    for _ in 0..IDLE {
         last = next(&tracking, args, last)?;
-        rounds.idle = tracking.estimate()?.get("spent_ns")?;
+        idle.push(tracking.estimate()?.get("spent_ns")?);
     }
+    rounds.idle = quickest(&idle);
     let (mut measured, mut again) = (0, 0);
     while measured <= args.rounds {
         let mut round = Rounds::default();
@@ -310,18 +317,22 @@ fn middle(values: &[u64]) -> u64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(0)
 }
 
+fn quickest(values: &[u64]) -> u64 {
+    values.iter().copied().min().unwrap_or(0)
+}
+
 fn print(args: &Args, rounds: Rounds) -> Result<()> {
-    let per_page = |values: &[u64]| middle(values) as f64 / f64::from(args.pages);
+    let per_page = |value: u64| value as f64 / f64::from(args.pages);
     let mut line = format!(
         "page_cost mode {} pages {} stride {} rounds {} guest_ticks {:.1} vcpu_ns {:.1} harvest_ns {:.1} worker_ns {:.1} idle_ns {}",
         args.mode.name(),
         args.pages,
         args.stride,
         args.rounds,
-        per_page(&rounds.ticks),
-        per_page(&rounds.vcpu),
-        per_page(&rounds.harvest),
-        per_page(&rounds.worker),
+        per_page(middle(&rounds.ticks)),
+        per_page(middle(&rounds.vcpu)),
+        per_page(middle(&rounds.harvest)),
+        per_page(quickest(&rounds.worker)),
         rounds.idle
     );
     for (sum, name) in rounds.sums.iter().zip(SUMS) {
