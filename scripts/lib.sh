@@ -105,3 +105,24 @@ kernel_panic="Kernel panic - not syncing"
 kernel_bug="$kernel_says(BUG[: ]|Oops: |general protection fault|kernel BUG at|UBSAN: |kmemleak: [0-9]+ new suspected|INFO: task .* blocked for more|(rcu: )?INFO: rcu.* (stall|detected))"
 # shellcheck disable=SC2034
 kernel_warning="$kernel_says(WARNING: |DEBUG_LOCKS_WARN|INFO: trying to register non-static key|={29})"
+
+# judged FILE: that log without KCSAN's reports in which no module takes part. KVM is one;
+# data races of what is built in alone are upstream's, which knows of many.
+judged() {
+	awk '
+		/ ==================================================================\r?$/ {
+			if (races) {
+				if (ours) print report ORS $0
+				report = races = ours = ""
+			} else {
+				if (report) print report
+				report = $0
+			}
+			next
+		}
+		report && !races && !/ BUG: KCSAN: / { print report; report = "" }
+		report { races = 1; report = report ORS $0 }
+		report && /\+0x[0-9a-f]+\/0x[0-9a-f]+ \[[a-z0-9_]+\]\r?$/ { ours = 1 }
+		!report
+		END { if (report) print report }' "$1"
+}
