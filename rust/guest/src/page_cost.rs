@@ -299,14 +299,15 @@ fn by_tracking(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Round
     Ok(())
 }
 
-/// Waits for another period than `last` to end; returns its number.
+/// Waits for another period than `last` to end; returns its number. To look seldom is not to
+/// interrupt the worker.
 fn next(tracking: &Tracking, args: &Args, last: u64) -> Result<u64> {
     for _ in 0..10_000 {
         let period = tracking.estimate()?.get("period")?;
         if period != last {
             return Ok(period);
         }
-        thread::sleep(Duration::from_micros(args.period_ms * 1000 / 50));
+        thread::sleep(Duration::from_micros(args.period_ms * 1000 / 4));
     }
     anyhow::bail!("period {} does not end", last + 1)
 }
