@@ -106,23 +106,23 @@ kernel_bug="$kernel_says(BUG[: ]|Oops: |general protection fault|kernel BUG at|U
 # shellcheck disable=SC2034
 kernel_warning="$kernel_says(WARNING: |DEBUG_LOCKS_WARN|INFO: trying to register non-static key|={29})"
 
-# judged FILE: that log without KCSAN's reports in which no module takes part. KVM is one;
-# data races of what is built in alone are upstream's, which knows of many.
+# judged FILE: that log without what calls a data race one (the line that says so and the
+# bars around the report), where no module takes part. KVM is one; races of what is built in
+# alone are upstream's, which knows of many. What other CPUs said meanwhile stays.
 judged() {
 	awk '
-		/ ==================================================================\r?$/ {
-			if (races) {
-				if (ours) print report ORS $0
-				report = races = ours = ""
-			} else {
-				if (report) print report
-				report = $0
-			}
-			next
+		function race(line,    from, to, i) {
+			for (from = line - 1; from > line - 9 && text[from] !~ bar; from--);
+			for (to = line + 1; to <= NR && text[to] !~ bar; to++)
+				if (text[to] ~ /\+0x[0-9a-f]+\/0x[0-9a-f]+ \[[a-z0-9_]+\]\r?$/) return
+			# One that the log has but a part of is judged as it is.
+			if (text[from] ~ bar && to <= NR) drop[from] = drop[line] = drop[to] = 1
 		}
-		report && !races && !/ BUG: KCSAN: / { print report; report = "" }
-		report { races = 1; report = report ORS $0 }
-		report && /\+0x[0-9a-f]+\/0x[0-9a-f]+ \[[a-z0-9_]+\]\r?$/ { ours = 1 }
-		!report
-		END { if (report) print report }' "$1"
+		BEGIN { bar = " ==================================================================\r?$" }
+		{ text[NR] = $0 }
+		/ BUG: KCSAN: / { races[++n] = NR }
+		END {
+			for (i = 1; i <= n; i++) race(races[i])
+			for (i = 1; i <= NR; i++) if (!(i in drop)) print text[i]
+		}' "$1"
 }

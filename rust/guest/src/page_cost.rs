@@ -302,7 +302,7 @@ fn by_tracking(args: &Args, machine: &Machine, vcpu: &Runner, rounds: &mut Round
 /// Waits for another period than `last` to end; returns its number. To look seldom is not to
 /// interrupt the worker.
 fn next(tracking: &Tracking, args: &Args, last: u64) -> Result<u64> {
-    for _ in 0..10_000 {
+    for _ in 0..800 {
         let period = tracking.estimate()?.get("period")?;
         if period != last {
             return Ok(period);

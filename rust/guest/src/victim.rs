@@ -97,11 +97,25 @@ pub fn end_with_parent() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
+/// Gives this process a nice value: to have less than 0 is root's. One that kills or
+/// switches what keeps the CPUs busy does little else than wait for one otherwise.
+pub fn priority(nice: i32) -> Result<()> {
+    // SAFETY: It is given numbers, and nothing else.
+    let failed = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+    ensure!(
+        failed == 0,
+        "setpriority failed: {}",
+        io::Error::last_os_error()
+    );
+    Ok(())
+}
+
 /// Runs a guest that never ends; returns only if it could not be run.
 fn scribble(count: u32, seed: u32, shared: &MmapRegion) -> Result<Infallible> {
     // What the parent has open ends with the parent's use of it.
     // SAFETY: Nothing in this process uses a descriptor beyond the standard ones.
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+    priority(0)?;
     let space = Arc::new(Space::new(32 << 20, false)?);
     let machine = Arc::new(Machine::new(space, Shape::default())?);
     let fd = machine.fd.as_raw_fd() as u32;

@@ -15,7 +15,7 @@ use crate::machine::{Machine, Shape, Space};
 use crate::pages::MAX_VCPUS;
 use crate::sampling::{Config, Session, RANDOM, SWEEP};
 use crate::tracking::Tracking;
-use crate::victim::Victim;
+use crate::victim::{priority, Victim};
 
 /// Track VMs that come and go, from another process, and kill them at random
 ///
@@ -71,6 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
         Arc::new(Space::new(16 << 20, false)?),
         Shape::default(),
     )?);
+    priority(-10)?;
     let mut random = fastrand::Rng::with_seed(args.seed);
     let mut alive: Vec<Storming> = Vec::new();
     let mut tally = Tally::default();
