@@ -18,13 +18,13 @@ setup: ## get the toolchain, the kernel source and Bochs; the others do so too, 
 	@scripts/fetch >/dev/null
 	@scripts/bochs >/dev/null
 
-kernel: ## patch and build the kernel that is L1's and L2's
+kernel: programs ## patch and build the kernel that is L1's and L2's
 	@scripts/build
 
 demo: ## build what is not built, boot it, run a guest in it under QEMU and KVM, and show the guest's exits
 	@qemu-test/demo
 
-boot: kernel programs ## the same machine with a shell, and a guest in the background
+boot: kernel ## the same machine with a shell, and a guest in the background
 	@qemu-test/run --l2
 
 test: variants programs ## prove the tree

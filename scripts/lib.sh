@@ -9,6 +9,10 @@ cache=$(realpath -m "${KVMSCOPE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/
 # shellcheck disable=SC2034 # for those who source this
 build=$top/build
 export KVMSCOPE_CACHE=$cache
+# Where the toolchain's programs are: the distribution's, not what a rustup or pyenv puts
+# before them, and ccache before the compilers.
+# shellcheck disable=SC2034
+tools=/usr/lib/ccache:/usr/sbin:/usr/bin:/sbin:/bin
 
 me=${0##*/}
 # Elapsed time counts from the outermost script.
@@ -77,9 +81,13 @@ lock() {
 # The lock's name for what lives in build/: each clone has its own.
 build_lock() { lock "build-$(printf %s "$top" | sha256sum | cut -c1-12)"; }
 
-# in_toolchain "$@": run the rest of the calling script with the toolchain.
+# in_toolchain "$@": run the rest of the calling script with the toolchain, which is to
+# see what outside names as well.
+outside=()
 in_toolchain() {
-	if [ -z "${KVMSCOPE_ENTERED-}" ]; then exec "$top/scripts/enter" "$(realpath "$0")" "$@"; fi
+	local path binds=()
+	for path in "${outside[@]}"; do binds+=(--bind "$path"); done
+	if [ -z "${KVMSCOPE_ENTERED-}" ]; then exec "$top/scripts/enter" "${binds[@]}" "$(realpath "$0")" "$@"; fi
 }
 
 # build_static PACKAGE...: programs of rust/ that need no library, into $static_dir;
@@ -96,6 +104,7 @@ build_static() {
 
 # usage: the comment at the head of the calling script.
 usage() { sed -n '3,/^[^#]/{s/^# \{0,1\}//p}' "$0"; }
+case ${1-} in -h | --help) usage; exit ;; esac
 
 # What L1's kernel says when it ends, of a bug, and what it warns of, by lines of its log.
 kernel_says='^\[ *[0-9.]+\](\[ *[CT][0-9]+\])? '
