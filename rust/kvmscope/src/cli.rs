@@ -14,6 +14,7 @@ use crate::heatmap::heat::Tables;
 use crate::sample::columns::Order;
 use crate::sample::sample::Access;
 use crate::sample::session::{Setup as SampleSetup, Strategy};
+use crate::sample::target::Target;
 use crate::sample::wanted::Wanted;
 use crate::tier::policy::Rules;
 use crate::view::{By, Sort};
@@ -59,8 +60,10 @@ pub struct Cli {
 pub enum Command {
     /// Print what was counted until now
     #[command(after_help = "\
-Without a filter, this is the machine's table since the last reset, VMs that have
-ended included. With one it is those VMs', since each was created.
+By reason and without a filter of VMs, this is the machine's table since the last reset,
+VMs that have ended included. Otherwise it is that of VMs that still run, since each was
+created: a reset does not change it. Of a time between, `stat --once --interval 10` says
+what happened.
 
 Examples:
   kvmscope dump
@@ -148,7 +151,8 @@ guest's, and a line for each sample; with --heat a table of regions. Ctrl-C ends
 and what was taken, delivered and lost is said at the end.
 
 Examples:
-  kvmscope sample 812
+  kvmscope sample web
+  kvmscope sample 812-11 --duration 10
   kvmscope sample 812 --access w --rate 200 --no-tables
   kvmscope sample 812 --gfn 0x100000-0x13ffff --vcpu 0
   kvmscope sample 812 --heat --half-life 30
@@ -170,7 +174,7 @@ without, unless they are given. Pages that other processes map as well stay wher
 they are, as do those that are busy; they are counted.
 
 Examples:
-  kvmscope tier 812 --dry-run
+  kvmscope tier web --dry-run
   kvmscope tier 812 --fast-node 0 --slow-node 2 --fast-ratio 0.25
   kvmscope tier 812 --bandwidth 64M --interval 5 --half-life 60 --weight-w 2
   kvmscope tier 812 --json | jq -c '[.fast_heat, .to_fast, .to_slow]'")]
@@ -294,7 +298,8 @@ pub struct Wss {
     pub which: Which,
     #[command(flatten)]
     tracking: Tracking,
-    /// Count pages that were written in at least M sub-intervals
+    /// Count pages that were written in at least M sub-intervals; the kernel begins
+    /// with 1
     #[arg(long, value_name = "M", value_parser = value_parser!(u64).range(1..=200))]
     threshold: Option<u64>,
     /// Print one period of each VM, and end
@@ -335,10 +340,10 @@ impl Wss {
 /// How VMs are tracked.
 #[derive(Args)]
 pub struct Tracking {
-    /// The length of a period
+    /// The length of a period; the kernel begins with 10
     #[arg(long, value_name = "SECONDS", value_parser = period)]
     period: Option<u64>,
-    /// Cut the period into N sub-intervals
+    /// Cut the period into N sub-intervals; the kernel begins with 10
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..=200))]
     intervals: Option<u64>,
     /// Leave out what was only read, which takes a look at all pages
@@ -412,8 +417,11 @@ impl Heatmap {
 
 #[derive(Args)]
 pub struct Sample {
+    /// The process that runs the guest, or the VM: PID-FD, or its guest's name
+    #[arg(value_name = "PID|VM", required_unless_present = "from")]
+    pub target: Option<Target>,
     #[command(flatten)]
-    pub whom: Whom,
+    pub which: WhichOf,
     /// Samples per second
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub rate: u32,
@@ -459,15 +467,16 @@ pub struct Sample {
     #[arg(short, long, requires = "record")]
     pub force: bool,
     /// Show a recording instead, - being standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["pid", "vm_fd", "rate", "access", "strategy", "budget", "duration", "record"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "vm_fd", "rate", "access", "strategy", "budget", "duration", "record"])]
     pub from: Option<PathBuf>,
 }
 
 impl Sample {
-    pub fn setup(&self) -> SampleSetup {
+    /// Of the process's VM, as `Target::find` has them.
+    pub fn setup(&self, (pid, vm_fd): (u32, Option<u32>)) -> SampleSetup {
         SampleSetup {
-            pid: self.whom.pid.unwrap_or(0),
-            vm_fd: self.whom.which.vm_fd,
+            pid,
+            vm_fd,
             strategy: self.strategy,
             access: self.access,
             rate: self.rate,
@@ -478,9 +487,9 @@ impl Sample {
 
 #[derive(Args)]
 pub struct Tier {
-    /// The process that runs the guest
-    #[arg(value_name = "PID", value_parser = pid())]
-    pub pid: u32,
+    /// The process that runs the guest, or the VM: PID-FD, or its guest's name
+    #[arg(value_name = "PID|VM")]
+    pub target: Target,
     #[command(flatten)]
     pub which: WhichOf,
     /// The node for what is hot
@@ -537,7 +546,8 @@ pub struct Tier {
 }
 
 impl Tier {
-    pub fn setup(&self) -> SampleSetup {
+    /// Of the process's VM, as `Target::find` has them.
+    pub fn setup(&self, (pid, vm_fd): (u32, Option<u32>)) -> SampleSetup {
         let kinds = [
             (self.weight_r, Access::READ),
             (self.weight_w, Access::WRITE),
@@ -546,8 +556,8 @@ impl Tier {
         let weighty = kinds.iter().filter(|(weight, _)| *weight > 0.0);
         let access = weighty.fold(0, |bits, (_, kind)| bits | kind.bits());
         SampleSetup {
-            pid: self.pid,
-            vm_fd: self.which.vm_fd,
+            pid,
+            vm_fd,
             strategy: Strategy::Random,
             access: Access::from_bits(access),
             rate: self.rate,
@@ -569,16 +579,6 @@ impl Tier {
             interval: self.interval,
         }
     }
-}
-
-/// The one VM that is sampled.
-#[derive(Args)]
-pub struct Whom {
-    /// The process that runs the guest
-    #[arg(value_name = "PID", required_unless_present = "from", value_parser = pid())]
-    pub pid: Option<u32>,
-    #[command(flatten)]
-    pub which: WhichOf,
 }
 
 /// Which of a process's VMs.
@@ -634,10 +634,6 @@ impl Look {
             reason: self.reason.clone(),
         }
     }
-}
-
-fn pid() -> impl clap::builder::TypedValueParser<Value = u32> {
-    value_parser!(u32).range(1..=0x7fff_ffff)
 }
 
 /// Milliseconds of a period, within the kernel's bounds.

@@ -92,6 +92,20 @@ impl Kernel {
         Ok(vms)
     }
 
+    /// For who named none of them.
+    pub fn which_vms(&self) -> Result<String> {
+        let vms = self.vm_directories()?;
+        if vms.is_empty() {
+            return Ok("no VM is running".to_string());
+        }
+        let name = |id: VmId| format!("{id} ({:?})", self.about(id).name);
+        let mut names: Vec<String> = vms.iter().take(8).map(|(id, _)| name(*id)).collect();
+        if vms.len() > 8 {
+            names.push(format!("{} more", vms.len() - 8));
+        }
+        Ok(format!("there are {}", names.join(", ")))
+    }
+
     /// Fails where the kernel has no tables to read, and says why.
     pub fn check(&self) -> Result<()> {
         match read_if_there(&self.tables().join("exits")) {

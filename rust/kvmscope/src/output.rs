@@ -7,10 +7,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{stdin, stdout, BufRead, BufReader, ErrorKind, Write};
 use std::path::Path;
 
-use anyhow::{anyhow, Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
 
 use crate::cli::Look;
 use crate::interval::Interval;
+use crate::recording::is_recording;
 use crate::records::{write_json, Csv};
 use crate::text::text;
 use crate::view::view;
@@ -54,8 +55,18 @@ impl Output {
     }
 }
 
-/// Creates the file, `-` being standard output.
+/// Creates the file, `-` being standard output. What was there is lost, but a recording is
+/// too dear for that: it may be the one that is read.
 pub fn create(path: &Path) -> Result<Box<dyn Write>> {
+    ensure!(
+        !is_recording(path),
+        "{} is a recording, and would be overwritten: name another file",
+        path.display()
+    );
+    make(path)
+}
+
+fn make(path: &Path) -> Result<Box<dyn Write>> {
     if path.as_os_str() == "-" {
         return Ok(Box::new(stdout()));
     }
@@ -73,7 +84,7 @@ pub fn create_new(path: &Path, replace: bool) -> Result<Box<dyn Write>> {
             _ => anyhow!(error).context(format!("cannot write {}", path.display())),
         })?;
     }
-    create(path)
+    make(path)
 }
 
 /// Whether the file is standard output, which then is nothing else's.

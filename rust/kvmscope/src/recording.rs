@@ -5,8 +5,9 @@
 //! What is written is complete up to its last whole line, so a recording that was
 //! cut short can be read as far as it goes.
 
-use std::fs;
-use std::io::{BufRead, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, BufRead, Read, Write};
+use std::path::Path;
 
 use anyhow::{bail, ensure, Context, Result};
 use serde::de::DeserializeOwned;
@@ -73,6 +74,22 @@ pub const SAMPLES: Format = Format {
 };
 
 const FORMATS: [&Format; 3] = [&EXITS, &WORKING_SETS, &SAMPLES];
+
+/// Whether the file begins as one of them does. Other than a regular file is none.
+pub fn is_recording(path: &Path) -> bool {
+    const LONGEST: u64 = 64;
+    let read = || -> io::Result<Vec<u8>> {
+        let mut first = Vec::new();
+        if fs::metadata(path)?.is_file() {
+            File::open(path)?.take(LONGEST).read_to_end(&mut first)?;
+        }
+        Ok(first)
+    };
+    let first = read().unwrap_or_default();
+    FORMATS
+        .iter()
+        .any(|format| first.starts_with(format!("{{\"{}\":", format.key).as_bytes()))
+}
 
 /// Where a recording was made.
 #[derive(Clone, Debug, Serialize, Deserialize)]

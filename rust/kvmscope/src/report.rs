@@ -19,18 +19,18 @@ pub fn run(args: &Report) -> Result<()> {
 
     // All of it is checked before any of it is printed; only CSV, which has a
     // row for each interval, may be too long to keep.
-    let mut output = Output::new(args.form.json, args.form.csv.as_deref())?;
     let mut tracker = Tracker::default();
     let mut snapshots = 0;
     let mut all = Interval::default();
+    if let Some(first) = next()? {
+        // Counted before the recording began; its VMs count as seen.
+        all = tracker.advance(first).emptied();
+        snapshots = 1;
+    }
+    let mut output = Output::new(args.form.json, args.form.csv.as_deref())?;
     while let Some(snapshot) = next()? {
         let interval = tracker.advance(snapshot);
         snapshots += 1;
-        if snapshots == 1 {
-            // Counted before the recording began; its VMs count as seen.
-            all = interval.emptied();
-            continue;
-        }
         if matches!(output, Output::Csv(_)) {
             output.write(&interval, &args.look)?;
         }

@@ -224,6 +224,69 @@ fn recordings_that_are_none() {
     assert!(output.stdout.starts_with(b"3 snapshots"));
 }
 
+/// Not even with another recording, or with what was read from it.
+#[test]
+fn recordings_are_not_overwritten() {
+    let machine = Machine::copy("kept");
+    let root = machine.root();
+    for (name, commands) in [
+        ("run.kvmscope", &[&["report", "--csv"][..]][..]),
+        (
+            "run.wss",
+            &[
+                &["wss", "--csv"],
+                &["heatmap", "--png"],
+                &["heatmap", "--svg"],
+            ],
+        ),
+        ("run.sample", &[&["heatmap", "--png"]]),
+    ] {
+        let path = machine.path(name);
+        fs::copy(data(name), &path).unwrap();
+        let file = path.to_str().unwrap();
+        for command in commands {
+            let from = if command[0] == "report" {
+                vec![file]
+            } else {
+                vec!["--vm", "web", "--from", file]
+            };
+            let args = [command, &[file][..], &from].concat();
+            let said = failure(root, &args);
+            assert!(
+                said.contains("is a recording, and would be overwritten"),
+                "{said}"
+            );
+            assert_eq!(fs::read(&path).unwrap(), fs::read(data(name)).unwrap());
+        }
+        failure(root, &["dump", "--csv", file]);
+    }
+    // What is none is replaced.
+    machine.write("exits.csv", "{\"kvmscope_of_old\":1}\n");
+    let csv = machine.path("exits.csv");
+    assert_eq!(stdout(root, &["dump", "--csv", csv.to_str().unwrap()]), "");
+    assert!(machine.read("exits.csv").starts_with("time,"));
+}
+
+#[test]
+fn a_filter_may_be_for_what_comes() {
+    let mut child = kvmscope(&data("host"))
+        .args(["stat", "--json", "-i0.1", "--vm", "nosuch"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut line).unwrap();
+    assert!(line.contains("\"rows\":[]"), "{line}");
+    signal(&child, "-INT");
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let there = "until now, the filter matches no VM; there are 812-11";
+    assert!(said.starts_with(&format!("kvmscope: {there}")), "{said}");
+    assert!(output.status.success());
+}
+
 #[test]
 fn latency_is_switched_back() {
     let machine = Machine::copy("restored");

@@ -23,11 +23,11 @@ fn what_is_in_the_way() {
     let root = machine.root();
     let nodes = "sys/devices/system/node";
     for command in ["sample", "tier"] {
-        let nowhere = Path::new(NOWHERE);
-        if command == "sample" {
-            let said = failure(nowhere, &[command, "812"]);
+        for who in ["812", "web"] {
+            let said = failure(Path::new(NOWHERE), &[command, who]);
             assert!(said.contains("KVM is not loaded"), "{said}");
-        } else {
+        }
+        if command == "tier" {
             let said = failure(root, &[command, "812"]);
             assert!(said.ends_with("boot one with CONFIG_NUMA=y"), "{said}");
             fs::create_dir_all(machine.path(nodes)).expect("made");
@@ -63,12 +63,37 @@ fn what_is_in_the_way() {
     }
 }
 
+/// A process, a VM or its guest's name.
+#[test]
+fn whom_to_sample() {
+    let machine = Machine::copy("whom");
+    let root = machine.root();
+    let said = |args: &[&str]| failure(root, &[&["sample"], args].concat());
+    for whom in ["812", "812-11", "web"] {
+        assert!(said(&[whom]).contains("there is no "), "{whom}");
+        assert!(
+            said(&[whom, "--vm", "11"]).contains("there is no "),
+            "{whom}"
+        );
+    }
+    assert_eq!(
+        said(&["nobody"]),
+        "kvmscope: no VM is called \"nobody\"; there are 812-11 (\"web\"), 900-4 (\"guest storm\")"
+    );
+    assert!(said(&["web", "--vm", "4"]).starts_with("kvmscope: no VM is called \"web\""));
+    assert!(said(&["812-11", "--vm", "4"]).ends_with("leave out --vm"));
+    machine.write("proc/900/cmdline", "qemu\0-name\0web\0");
+    assert!(said(&["web"]).ends_with("812-11 and 900-4 are both called \"web\": give one of these"));
+    assert!(said(&["web", "--vm", "4"]).contains("there is no "));
+}
+
 #[test]
 fn words_that_are_none() {
     are_no_words(&[
         &["sample"],
         &["sample", "0"],
-        &["sample", "web"],
+        &["sample", ""],
+        &["sample", "0-11"],
         &["sample", "812", "--rate", "0"],
         &["sample", "812", "--access", "z"],
         &["sample", "812", "--access", ""],

@@ -194,10 +194,7 @@ pub fn watch(kernel: &Kernel, args: &Heatmap, stop: &Stop) -> Result<Vec<Source>
     }
     watch.check_duration(args.duration)?;
     args.pictures().try_for_each(check_writable)?;
-    say(&format!(
-        "tracking {} VMs; Ctrl-C ends it and draws",
-        vms.len()
-    ));
+    say(&format!("{}; Ctrl-C ends it and draws", watch.about()));
     let end = args.duration.map(|time| watch.end(time));
     let period = watch.period();
     let mut gathered = Gathered::default();

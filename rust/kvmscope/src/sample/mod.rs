@@ -2,6 +2,7 @@
 
 //! kvmscope sample: which pages of its memory a guest accesses, and how.
 //!
+//! - `target` is the VM that the user means;
 //! - `device` is the kernel's sampler, whose header is `uapi`; a `session` is what the
 //!   rest knows of it, and hands out each `sample` once;
 //! - `wanted` filters, `heat` adds up what decays;
@@ -18,13 +19,14 @@ pub mod sample;
 pub mod screen;
 pub mod session;
 pub mod sink;
+pub mod target;
 pub mod uapi;
 pub mod wanted;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 
 use crate::cli::Sample as Args;
 use crate::kernel::Kernel;
@@ -38,20 +40,22 @@ use device::{monotonic_ns, Device};
 use recording::{read_begin, Begin, End, Line};
 use session::{finish, Session, Setup, State};
 use sink::Sink;
+use target::Target;
 
 /// How long a signal may have to wait.
 pub const PACE: Duration = Duration::from_millis(100);
 
 pub fn run(kernel: &Kernel, args: &Args) -> Result<()> {
-    match &args.from {
-        Some(file) => replay(file, args),
-        None => live(kernel, args),
+    match (&args.from, &args.target) {
+        (Some(file), _) => replay(file, args),
+        (None, Some(target)) => live(kernel, args, target),
+        (None, None) => bail!("there is no VM named to be sampled"),
     }
 }
 
-fn live(kernel: &Kernel, args: &Args) -> Result<()> {
+fn live(kernel: &Kernel, args: &Args, target: &Target) -> Result<()> {
     let stop = Stop::install()?;
-    let setup = args.setup();
+    let setup = args.setup(target.find(kernel, args.which.vm_fd)?);
     // Nothing is sampled before.
     let begin_ns = monotonic_ns();
     let mut device = Device::start(kernel, &setup)?;

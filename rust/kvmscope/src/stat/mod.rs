@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use crate::cli::Stat;
 use crate::dump::check_filter;
 use crate::http;
-use crate::interval::Tracker;
+use crate::interval::{Interval, Tracker};
 use crate::kernel::Kernel;
 use crate::latency::{Latency, Wanted};
 use crate::metrics::metrics;
@@ -36,6 +36,13 @@ pub fn run(kernel: &Kernel, args: &Stat) -> Result<()> {
     }
 }
 
+/// VMs that come later may be what the filter is for, and so it is no error.
+fn remark_filter(args: &Stat, first: &Interval) {
+    if let (false, Err(error)) = (args.once, check_filter(first, &args.look)) {
+        say(&format!("until now, {error}"));
+    }
+}
+
 fn on_screen(args: &Stat) -> bool {
     is_possible() && !args.once && !args.json && args.csv.is_none()
 }
@@ -43,7 +50,7 @@ fn on_screen(args: &Stat) -> bool {
 /// Answers scrapers until asked to stop.
 fn serve(kernel: &Kernel, args: &Stat, address: SocketAddr, stop: &Stop) -> Result<()> {
     // What is wrong with the kernel is said now, not to the first who asks.
-    kernel.snapshot()?;
+    remark_filter(args, &Tracker::default().advance(kernel.snapshot()?));
     let listener =
         TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
@@ -64,7 +71,8 @@ fn serve(kernel: &Kernel, args: &Stat, address: SocketAddr, stop: &Stop) -> Resu
 /// A table, a line of JSON or rows of CSV for each interval.
 fn print(kernel: &Kernel, args: &Stat, stop: &Stop) -> Result<()> {
     let mut tracker = Tracker::default();
-    tracker.advance(kernel.snapshot()?);
+    let first = tracker.advance(kernel.snapshot()?);
+    remark_filter(args, &first);
     let mut output = Output::new(args.json, args.csv.as_deref())?;
     if let Some(file) = args
         .csv

@@ -32,7 +32,9 @@ use tiering::Tiering;
 
 pub fn run(kernel: &Kernel, args: &Args) -> Result<()> {
     let stop = Stop::install()?;
-    let setup = args.setup();
+    // Before nodes: they are of no use on another kernel.
+    kernel.check()?;
+    let setup = args.setup(args.target.find(kernel, args.which.vm_fd)?);
     ensure!(
         setup.access.bits() != 0,
         "all weights are 0: give one that is not"

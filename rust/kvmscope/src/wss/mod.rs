@@ -53,6 +53,9 @@ fn live(kernel: &Kernel, args: &Wss) -> Result<()> {
     let mut watch = Watch::start(kernel, args.which.clone(), args.setup(), with_pages)?;
     watch.check_duration(args.duration)?;
     let mut sink = Sink::new(args, on_screen)?;
+    if !on_screen && !args.once {
+        say(&format!("{}; Ctrl-C ends it", watch.about()));
+    }
     if on_screen {
         screen::run(&mut watch, &mut sink, args)?;
     } else {

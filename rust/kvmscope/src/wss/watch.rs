@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{anyhow, bail, ensure, Result};
+use anyhow::{anyhow, ensure, Result};
 
 use crate::kernel::Kernel;
 use crate::say;
@@ -87,6 +87,16 @@ impl<'a> Watch<'a> {
     pub fn period(&self) -> Duration {
         let shortest = self.vms.values().map(|vm| vm.period_ms).min();
         Duration::from_millis(shortest.unwrap_or(1_000).max(1))
+    }
+
+    /// What is being done, for who waits for it.
+    pub fn about(&self) -> String {
+        let vms = match self.vms.len() {
+            1 => "1 VM".to_string(),
+            n => format!("{n} VMs"),
+        };
+        let period = seconds_text(self.period());
+        format!("tracking {vms}, with a period of {period}")
     }
 
     /// How long to wait between polls, so that no period goes unseen.
@@ -217,22 +227,14 @@ impl<'a> Watch<'a> {
         if let Some((id, refusal)) = refusals.first() {
             return anyhow!("{}", describe(*id, refusal));
         }
-        let there = || -> Result<()> {
-            let vms = self.kernel.vm_directories()?;
-            if vms.is_empty() {
-                bail!("no VM is running");
-            }
-            let names = vms.iter().take(8).map(|(id, _)| {
-                let about = self.kernel.about(*id);
-                format!("{id} ({:?})", about.name)
-            });
-            let mut names: Vec<String> = names.collect();
-            if vms.len() > 8 {
-                names.push(format!("{} more", vms.len() - 8));
-            }
-            bail!("the filter matches no VM; there are {}", names.join(", "))
-        };
-        there().err().unwrap_or_else(|| anyhow!("no VM is running"))
+        match self.kernel.vm_directories().map(|vms| vms.is_empty()) {
+            Ok(false) => match self.kernel.which_vms() {
+                Ok(there) => anyhow!("the filter matches no VM; {there}"),
+                Err(error) => error,
+            },
+            Ok(true) => anyhow!("no VM is running"),
+            Err(error) => error,
+        }
     }
 }
 
@@ -324,8 +326,8 @@ fn describe(id: VmId, refusal: &Refusal) -> String {
         Refusal::Gone => format!("{id} has ended"),
         Refusal::Failed(error) => format!("{id}: {error:#}"),
         Refusal::Missing(path) => format!(
-            "this kernel's kvmscope has no working sets: there is no {}; build and boot the \
-             present one",
+            "this kernel's kvmscope has no working sets: there is no {}; build and boot one with \
+             CONFIG_KVM_SCOPE_WSS=y",
             path.display()
         ),
         Refusal::Unsupported => format!(
