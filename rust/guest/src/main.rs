@@ -23,6 +23,7 @@ mod pages;
 mod paging;
 mod race;
 mod refused;
+mod remains;
 mod sample;
 mod sample_calls;
 mod sample_fuzz;
@@ -66,6 +67,7 @@ enum Command {
     Storm(storm::Args),
     Race(race::Args),
     Refused(refused::Args),
+    Remains(remains::Args),
     CpuidCost(cost::Args),
     Work(work::Args),
     Dirty(dirty::Args),
@@ -97,6 +99,7 @@ fn run(command: Command) -> Result<()> {
         Command::Storm(args) => storm::run(&args),
         Command::Race(args) => race::run(&args),
         Command::Refused(args) => refused::run(&args),
+        Command::Remains(args) => remains::run(&args),
         Command::CpuidCost(args) => cost::run(&args),
         Command::Work(args) => work::run(&args),
         Command::Dirty(args) => dirty::run(&args),
