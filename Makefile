@@ -18,8 +18,9 @@ setup: ## get the toolchain, the kernel source and Bochs; the others do so too, 
 	@scripts/fetch >/dev/null
 	@scripts/bochs >/dev/null
 
-kernel: programs ## patch and build the kernel that is L1's and L2's
+kernel: ## patch and build the kernel that is L1's and L2's, and L1's programs
 	@scripts/build
+	@scripts/guest
 
 demo: ## build what is not built, boot it, run a guest in it under QEMU and KVM, and show the guest's exits
 	@qemu-test/demo

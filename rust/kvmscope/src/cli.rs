@@ -62,8 +62,8 @@ pub enum Command {
     #[command(after_help = "\
 By reason and without a filter of VMs, this is the machine's table since the last reset,
 VMs that have ended included. Otherwise it is that of VMs that still run, since each was
-created: a reset does not change it. Of a time between, `stat --once --interval 10` says
-what happened.
+created: a reset leaves their counts as they are, and only has their times start anew. Of
+a time between, `stat --once --interval 10` says what happened.
 
 Examples:
   kvmscope dump
@@ -586,7 +586,7 @@ impl Tier {
 pub struct WhichOf {
     /// Which of its VMs, where it has several: the file descriptor alone, the 11 of
     /// 812-11
-    #[arg(long = "vm", value_name = "FD", value_parser = value_parser!(u32).range(..=0x7fff_ffff))]
+    #[arg(long = "vm", value_name = "FD", value_parser = file_descriptor)]
     pub vm_fd: Option<u32>,
 }
 
@@ -633,6 +633,13 @@ impl Look {
             vcpus: self.vcpus.clone(),
             reason: self.reason.clone(),
         }
+    }
+}
+
+fn file_descriptor(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(fd @ ..=0x7fff_ffff) => Ok(fd),
+        _ => Err("not a file descriptor, which is the 11 of 812-11".to_string()),
     }
 }
 

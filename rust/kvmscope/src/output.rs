@@ -55,15 +55,20 @@ impl Output {
     }
 }
 
-/// Creates the file, `-` being standard output. What was there is lost, but a recording is
-/// too dear for that: it may be the one that is read.
+/// Creates the file, `-` being standard output. What was there is lost.
 pub fn create(path: &Path) -> Result<Box<dyn Write>> {
+    check_no_recording(path)?;
+    make(path)
+}
+
+/// A recording is too dear to be overwritten: it may be the one that is read.
+pub fn check_no_recording(path: &Path) -> Result<()> {
     ensure!(
         !is_recording(path),
         "{} is a recording, and would be overwritten: name another file",
         path.display()
     );
-    make(path)
+    Ok(())
 }
 
 fn make(path: &Path) -> Result<Box<dyn Write>> {

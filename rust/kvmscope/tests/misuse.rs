@@ -259,6 +259,9 @@ fn recordings_are_not_overwritten() {
             assert_eq!(fs::read(&path).unwrap(), fs::read(data(name)).unwrap());
         }
         failure(root, &["dump", "--csv", file]);
+        // Before an hour is spent on it.
+        let said = failure(root, &["heatmap", "--vm", "web", "--png", file]);
+        assert!(said.contains("would be overwritten"), "{said}");
     }
     // What is none is replaced.
     machine.write("exits.csv", "{\"kvmscope_of_old\":1}\n");

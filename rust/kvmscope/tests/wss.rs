@@ -454,7 +454,8 @@ fn vms_that_cannot_be_tracked() {
         let said = failure(root, &[command]);
         assert!(
             said.starts_with("kvmscope: this kernel's kvmscope has no working sets: there is no ")
-                && said.ends_with("812-11/scope/wss; build and boot the present one"),
+                && said
+                    .ends_with("812-11/scope/wss; build and boot one with CONFIG_KVM_SCOPE_WSS=y"),
             "{said}"
         );
     }

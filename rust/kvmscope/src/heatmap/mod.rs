@@ -26,7 +26,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::cli::Heatmap;
 use crate::kernel::Kernel;
-use crate::output::{create, print};
+use crate::output::{check_no_recording, create, print};
 use crate::say;
 use crate::signals::Stop;
 use canvas::Canvas;
@@ -77,6 +77,7 @@ fn check_writable(path: &Path) -> Result<()> {
     if path.as_os_str() == "-" {
         return Ok(());
     }
+    check_no_recording(path)?;
     let is_new = !path.exists();
     let file = OpenOptions::new().append(true).create(true).open(path);
     file.and_then(|_| if is_new { remove_file(path) } else { Ok(()) })

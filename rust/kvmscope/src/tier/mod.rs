@@ -32,14 +32,14 @@ use tiering::Tiering;
 
 pub fn run(kernel: &Kernel, args: &Args) -> Result<()> {
     let stop = Stop::install()?;
-    // Before nodes: they are of no use on another kernel.
-    kernel.check()?;
     let setup = args.setup(args.target.find(kernel, args.which.vm_fd)?);
     ensure!(
         setup.access.bits() != 0,
         "all weights are 0: give one that is not"
     );
-    let nodes = Nodes::find(kernel, args.fast_node, args.slow_node)?;
+    // Nodes would be of no use on another kernel.
+    let nodes = Nodes::find(kernel, args.fast_node, args.slow_node)
+        .or_else(|error| kernel.check().and(Err(error)))?;
     let mut device = Device::start(kernel, &setup)?;
     let (vm, about) = identify(kernel, &setup)?;
     let mut process = Process::new(setup.pid);

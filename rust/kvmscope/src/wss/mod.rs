@@ -23,6 +23,7 @@ pub mod watch;
 pub mod which;
 
 use std::collections::BTreeSet;
+use std::io::{stderr, IsTerminal};
 use std::path::Path;
 use std::time::Instant;
 
@@ -53,7 +54,8 @@ fn live(kernel: &Kernel, args: &Wss) -> Result<()> {
     let mut watch = Watch::start(kernel, args.which.clone(), args.setup(), with_pages)?;
     watch.check_duration(args.duration)?;
     let mut sink = Sink::new(args, on_screen)?;
-    if !on_screen && !args.once {
+    // For who waits in front of it.
+    if !on_screen && stderr().is_terminal() {
         say(&format!("{}; Ctrl-C ends it", watch.about()));
     }
     if on_screen {

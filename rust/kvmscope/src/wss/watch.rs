@@ -227,12 +227,9 @@ impl<'a> Watch<'a> {
         if let Some((id, refusal)) = refusals.first() {
             return anyhow!("{}", describe(*id, refusal));
         }
-        match self.kernel.vm_directories().map(|vms| vms.is_empty()) {
-            Ok(false) => match self.kernel.which_vms() {
-                Ok(there) => anyhow!("the filter matches no VM; {there}"),
-                Err(error) => error,
-            },
-            Ok(true) => anyhow!("no VM is running"),
+        match self.kernel.which_vms() {
+            Ok(there) if self.which.is_all() => anyhow!("{there}"),
+            Ok(there) => anyhow!("the filter matches no VM; {there}"),
             Err(error) => error,
         }
     }
