@@ -11,7 +11,11 @@ trap 'rm -rf $tmp' EXIT
 # --- the knobs and the table
 
 [ -d $scope ] || { echo "Bail out! no $scope: is KVM loaded, with CONFIG_KVM_SCOPE?"; exit 1; }
-if grep -qw vmx /proc/cpuinfo; then isa=vmx; else isa=svm; fi
+if grep -qw vmx /proc/cpuinfo; then isa=vmx vendor=intel; else isa=svm vendor=amd; fi
+
+# load_vendor: its module, after rmmod, as it was loaded first.
+apicv=$(cat "/sys/module/kvm_$vendor/parameters/enable_apicv" 2>/dev/null)
+load_vendor() { insmod "/lib/modules/kvm-$vendor.ko" ${apicv:+"enable_apicv=$apicv"}; }
 
 # set_knob NAME WORD
 set_knob() { echo "$2" >"$scope/$1"; }

@@ -9,7 +9,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -33,7 +33,6 @@ const KINDS: [&str; 3] = ["failslab", "fail_page_alloc", "fail_usercopy"];
 const KVM_CREATE_VM: libc::Ioctl = 0xae01;
 const KVM_CREATE_VCPU: libc::Ioctl = 0xae41;
 const KVM_RUN: libc::Ioctl = 0xae80;
-const KVM_GET_STATS_FD: libc::Ioctl = 0xaece;
 
 /// A path has fewer allocations, or does not come to an end.
 const LIMIT: u32 = 2000;
@@ -984,7 +983,7 @@ fn statistics(injection: &Injection, nth: &Nth) -> Result<Tally> {
     for fd in [subject.vm.fd.as_raw_fd(), subject.vcpu.fd.as_raw_fd()] {
         tally.exhaust("reading KVM's statistics", |n| {
             nth.take(n, || {
-                let stats = Fd(ioctl(fd, KVM_GET_STATS_FD, 0)? as i32);
+                let mut stats = vm::statistics(&fd)?;
                 while stats.read(&mut buffer)? != 0 {}
                 Ok(0)
             })

@@ -3,17 +3,12 @@
 //! A VM that only files of its statistics keep.
 
 use std::ffi::CString;
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
 
 use anyhow::{ensure, Context, Result};
 
 use crate::code::{Kind, Program};
-use crate::vm::{Memory, Vm};
-
-/// KVM_GET_STATS_FD, of a VM or a vCPU (include/uapi/linux/kvm.h).
-const GET_STATS_FD: libc::Ioctl = 0xaece;
+use crate::vm::{self, Memory, Vm};
 
 /// Close all of a VM but files of its statistics, and see that its module stays
 ///
@@ -37,7 +32,7 @@ pub fn run(args: &Args) -> Result<()> {
         let mut vcpu = vm.vcpu(0, Program::Exits)?;
         vcpu.order(Kind::Cpuid, args.cpuid)?;
         vcpu.run()?;
-        [statistics(&vm.fd)?, statistics(&vcpu.fd)?]
+        [vm::statistics(&vm.fd)?, vm::statistics(&vcpu.fd)?]
     };
 
     // SAFETY: The name is a string that ends with 0; the module is gone, or it is not.
@@ -58,12 +53,4 @@ pub fn run(args: &Args) -> Result<()> {
     }
     writeln!(io::stdout(), "remains bytes {bytes}")?;
     Ok(())
-}
-
-fn statistics(of: &impl AsRawFd) -> Result<File> {
-    // SAFETY: It takes no argument, and makes a file descriptor.
-    let fd = unsafe { libc::ioctl(of.as_raw_fd(), GET_STATS_FD) };
-    ensure!(fd >= 0, "KVM_GET_STATS_FD: {}", io::Error::last_os_error());
-    // SAFETY: It is new, so nobody else's.
-    Ok(unsafe { File::from_raw_fd(fd) })
 }

@@ -2,9 +2,9 @@
 
 //! A virtual machine of a few pages that runs one of the [`code`] programs.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::atomic::Ordering;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
@@ -90,6 +90,20 @@ impl Page {
         let address = GuestAddress(code::CODE);
         self.memory.0.read_slice(&mut code, address).is_ok() && code == code::bytes()
     }
+}
+
+/// KVM_GET_STATS_FD, of a VM or a vCPU (include/uapi/linux/kvm.h).
+const GET_STATS_FD: libc::Ioctl = 0xaece;
+
+/// A file of KVM's statistics of it. Allocates nothing in this process.
+pub fn statistics(of: &impl AsRawFd) -> io::Result<File> {
+    // SAFETY: It takes no argument, and makes a file descriptor.
+    let fd = unsafe { libc::ioctl(of.as_raw_fd(), GET_STATS_FD) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: It is new, so nobody else's.
+    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 /// KVM, or why there is none.

@@ -54,13 +54,13 @@ fn live(kernel: &Kernel, args: &Wss) -> Result<()> {
     let mut watch = Watch::start(kernel, args.which.clone(), args.setup(), with_pages)?;
     watch.check_duration(args.duration)?;
     let mut sink = Sink::new(args, on_screen)?;
-    // For who waits in front of it.
-    if !on_screen && stderr().is_terminal() {
-        say(&format!("{}; Ctrl-C ends it", watch.about()));
-    }
     if on_screen {
         screen::run(&mut watch, &mut sink, args)?;
     } else {
+        // For who waits in front of it.
+        if stderr().is_terminal() {
+            say(&format!("{}; Ctrl-C ends it", watch.about()));
+        }
         watch_on(&mut watch, &mut sink, args, &stop)?;
     }
     let missed = watch.missed();
