@@ -5,8 +5,8 @@
 //!
 //! A page whose access was taken away is *armed*; the guest's next access to it is
 //! a sample and maps it again. The guest pays a fault for each sample, so there is
-//! a rate that is asked for and a budget of the guest's time that is never
-//! exceeded. The caller serialises everything here.
+//! a rate that is asked for and a budget of the guest's time that is kept, but for
+//! what nobody could foresee. The caller serialises everything here.
 
 use core::num::NonZeroU64;
 
@@ -225,6 +225,10 @@ fn div(a: u64, b: u64) -> u64 {
     NonZeroU64::new(b).map_or(u64::MAX, |b| a / b)
 }
 
+fn signed(a: u64) -> i64 {
+    a.min(i64::MAX as u64) as i64
+}
+
 /// `a * b / c` without overflow in between.
 fn scale(a: u64, b: u64, c: u64) -> u64 {
     let Some(c) = NonZeroU64::new(c) else {
@@ -248,8 +252,9 @@ struct Pace {
     came: u64,
     armed: u64,
     fresh: u64,
-    /// Guest time that the budget has given up because nobody wanted it.
-    forfeited_ns: u64,
+    /// Guest time that the budget has given up because nobody wanted it, less what it was
+    /// let off.
+    settled_ns: i64,
     rate_now: u64,
 }
 
@@ -281,19 +286,26 @@ impl Pace {
 
     /// Guest time that may be spent now beyond what is spent or pending. What is
     /// saved up is a second's worth at most, lest it be spent all at once; or what a
-    /// page costs, which is more after a batch that was held up by something else.
+    /// page costs. So is what was spent beyond it: a batch that was held up, by a CPU
+    /// that is late to flush its TLB or that its own host has taken away, is not to
+    /// end sampling for a minute. What batches usually take is in the cost of a page.
     fn affordable_ns(&mut self, params: &Params, seen: &Seen, cost: u64) -> u64 {
         let ppm = u64::from(params.budget_ppm);
-        let earned = scale(seen.guest_ns, ppm, MAX_BUDGET.into());
-        let used = seen
-            .spent_ns()
-            .saturating_add(seen.pending().saturating_mul(seen.cost_ns()))
-            .saturating_add(self.forfeited_ns);
-        let left = earned.saturating_sub(used);
         let second = seen.vcpus.max(1).saturating_mul(1000).saturating_mul(ppm);
-        let most = second.max(cost);
-        self.forfeited_ns = self.forfeited_ns.saturating_add(left.saturating_sub(most));
-        left.min(most)
+        let most = signed(second.max(cost));
+        let earned = signed(scale(seen.guest_ns, ppm, MAX_BUDGET.into()));
+        let balance = earned
+            .saturating_sub(signed(seen.spent_ns()))
+            .saturating_sub(self.settled_ns);
+        let let_off = most.saturating_add(balance).saturating_neg().max(0);
+        let pending = signed(seen.pending().saturating_mul(seen.cost_ns()));
+        let left = balance.saturating_add(let_off).saturating_sub(pending);
+        let forfeited = left.saturating_sub(most).max(0);
+        self.settled_ns = self
+            .settled_ns
+            .saturating_add(forfeited)
+            .saturating_sub(let_off);
+        left.min(most).max(0) as u64
     }
 
     fn plan(&mut self, params: &Params, seen: &Seen, random: &mut Random) -> Plan {

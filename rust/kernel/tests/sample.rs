@@ -515,6 +515,53 @@ fn a_batch_that_was_held_up_is_not_the_last() {
     assert!((500..1500).contains(&again), "after {again} hundredths");
 }
 
+/// One that is held up later is let off but for a second's budget, and what they usually
+/// take is not.
+#[test]
+fn a_batch_that_was_held_up_is_let_off() {
+    let guest = Guest {
+        touches: at_once,
+        fault_ns: 20_000,
+        batch_ns: 50_000,
+        other: 0,
+    };
+    let params = Params {
+        rate: 1_000_000,
+        budget_ppm: 10_000,
+        ..PARAMS
+    };
+    let mut sampler = Sampler::new(7, params);
+    let mut seen = run(&guest, &mut sampler, 10_000, 20, 3).seen;
+    let held_up = SECOND;
+    seen.batch_ns += held_up;
+    let began = seen.now_ns;
+    let mut wants = || {
+        seen.now_ns += SECOND / 100;
+        seen.guest_ns = seen.now_ns;
+        let want = sampler
+            .plan(&Seen {
+                now_ns: EPOCH + seen.now_ns,
+                ..seen
+            })
+            .want;
+        seen.armed += want;
+        seen.taken += want;
+        seen.fault_ns += want * guest.fault_ns;
+        seen.batch_ns += want.min(1) * guest.batch_ns;
+        seen.batches += want.min(1);
+        (want, seen.now_ns - began)
+    };
+    let again = std::iter::repeat_with(&mut wants).find(|(want, _)| *want > 0);
+    let (_, after) = again.expect("nothing is taken away any more");
+    assert!(
+        (SECOND / 2..3 * SECOND).contains(&after),
+        "after {after} ns"
+    );
+    while wants().1 < 60 * SECOND {}
+    let over = seen.spent_ns() - held_up;
+    assert!(over <= seen.guest_ns / 100, "{seen:?}");
+}
+
 #[test]
 fn rate_zero_pauses() {
     let mut sampler = Sampler::new(7, PARAMS);
