@@ -110,6 +110,16 @@ kernel_memory() {
 	awk '/^Slab|^KReclaimable|^VmallocUsed|^KernelStack/ { sum += $2 } END { print sum }' /proc/meminfo
 }
 
+# kernel_grown BEFORE MOST: by how many KiB it has more in use; again if that is more than
+# MOST, for on a busy machine what is freed late may be later, and what is lost stays.
+kernel_grown() {
+	for _ in 1 2 3 4 5; do
+		grown=$(($(kernel_memory) - $1))
+		[ $grown -gt "$2" ] || break
+	done
+	echo $grown
+}
+
 # wss_supported: whether working sets can be tracked here.
 wss_supported() { [ "$(guest wss --probe)" = "wss supported" ]; }
 
