@@ -186,6 +186,12 @@ impl Seen {
             .saturating_add(self.batch_ns)
     }
 
+    /// What it could have cost, if that had always been the budget.
+    fn earned_ns(&self, params: &Params) -> i64 {
+        let ppm = u64::from(params.budget_ppm);
+        signed(scale(self.guest_ns, ppm, MAX_BUDGET.into()))
+    }
+
     fn faults(&self) -> u64 {
         self.taken.saturating_add(self.filtered)
     }
@@ -285,27 +291,28 @@ impl Pace {
     }
 
     /// Guest time that may be spent now beyond what is spent or pending. What is
-    /// saved up is a second's worth at most, lest it be spent all at once; or what a
-    /// page costs. So is what was spent beyond it: a batch that was held up, by a CPU
-    /// that is late to flush its TLB or that its own host has taken away, is not to
-    /// end sampling for a minute. What batches usually take is in the cost of a page.
+    /// saved up is a second's worth of all vCPUs at most, lest it be spent all at once;
+    /// or what a page costs. So is what was spent beyond it: a batch that was held up,
+    /// by a CPU that is late to flush its TLB or that its own host has taken away, is
+    /// not to end sampling until all of it was earned. What batches take in the mean is
+    /// in the cost of a page.
     fn affordable_ns(&mut self, params: &Params, seen: &Seen, cost: u64) -> u64 {
-        let ppm = u64::from(params.budget_ppm);
-        let second = seen.vcpus.max(1).saturating_mul(1000).saturating_mul(ppm);
+        let second = seen
+            .vcpus
+            .max(1)
+            .saturating_mul(1000)
+            .saturating_mul(params.budget_ppm.into());
         let most = signed(second.max(cost));
-        let earned = signed(scale(seen.guest_ns, ppm, MAX_BUDGET.into()));
-        let balance = earned
+        let pending = signed(seen.pending().saturating_mul(seen.cost_ns()));
+        let balance = seen
+            .earned_ns(params)
             .saturating_sub(signed(seen.spent_ns()))
             .saturating_sub(self.settled_ns);
-        let let_off = most.saturating_add(balance).saturating_neg().max(0);
-        let pending = signed(seen.pending().saturating_mul(seen.cost_ns()));
-        let left = balance.saturating_add(let_off).saturating_sub(pending);
-        let forfeited = left.saturating_sub(most).max(0);
-        self.settled_ns = self
-            .settled_ns
-            .saturating_add(forfeited)
-            .saturating_sub(let_off);
-        left.min(most).max(0) as u64
+        let kept = balance
+            .min(most.saturating_add(pending))
+            .max(most.saturating_neg());
+        self.settled_ns = self.settled_ns.saturating_add(balance.saturating_sub(kept));
+        kept.saturating_sub(pending).max(0) as u64
     }
 
     fn plan(&mut self, params: &Params, seen: &Seen, random: &mut Random) -> Plan {
@@ -417,6 +424,12 @@ impl Sampler {
             self.pace.owed = 0;
             self.pace.last.now_ns = 0;
         }
+        // Nor is what was earned worth more now, or less.
+        let last = &self.pace.last;
+        let more = last
+            .earned_ns(&params)
+            .saturating_sub(last.earned_ns(&self.params));
+        self.pace.settled_ns = self.pace.settled_ns.saturating_add(more);
         self.params = params;
     }
 

@@ -58,8 +58,8 @@ pub struct Args {
     /// Millionths of the guest's time that sampling may cost
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     budget: u32,
-    /// For how long; without --some up to ten times as long, while pages have not been
-    /// found for want of samples
+    /// For how long; up to ten times as long while nothing was sampled, or else happened;
+    /// without --some, while pages have not been found for want of samples
     #[arg(long, value_name = "MS", default_value_t = 5000)]
     within: u64,
     /// Pages of each kind, for each vCPU
@@ -365,6 +365,8 @@ struct Outcome {
     cpu_ns: u64,
     periods: u64,
     disturbed: u64,
+    /// Pages that KSM had merged at the end.
+    merged: u64,
     log_lacks: u64,
     set_lacks: u64,
 }
@@ -409,7 +411,7 @@ fn sampled(args: &Args, guest: &Guest) -> Result<Outcome> {
             .iter()
             .map(|&what| scope.spawn(move || disturb(what, args, machine, written, over, counters)))
             .collect();
-        let outcome = watch(args, guest);
+        let outcome = watch(args, guest, &counters[0]);
         over.store(true, Ordering::Relaxed);
         for helper in helpers {
             helper
@@ -428,7 +430,8 @@ fn sampled(args: &Args, guest: &Guest) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn watch(args: &Args, guest: &Guest) -> Result<Outcome> {
+/// Samples, while others disturb it, so often.
+fn watch(args: &Args, guest: &Guest, others: &AtomicU64) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let config = config(args, &guest.machine);
     // The first samples come before the call returns.
@@ -460,8 +463,9 @@ fn watch(args: &Args, guest: &Guest) -> Result<Outcome> {
             let enough = outcome.counts.values().sum::<u64>() >= ENOUGH * of as u64;
             let all = args.some || found == of || enough;
             // On a machine that has no time, nothing may have happened yet.
-            let any =
-                !outcome.counts.is_empty() && happened(args, &outcome) && lost(args, &session)?;
+            outcome.merged = merged();
+            let disturbed = outcome.disturbed + others.load(Ordering::Relaxed);
+            let any = !outcome.counts.is_empty() && happened(args, disturbed, outcome.merged);
             if all && any || time >= PATIENCE * args.within {
                 break;
             }
@@ -712,12 +716,12 @@ fn merged() -> u64 {
     pages.trim().parse().unwrap_or(0)
 }
 
-/// Whether all of what else is to happen has.
-fn happened(args: &Args, outcome: &Outcome) -> bool {
+/// Whether what else is to happen has, by how often our own was done.
+fn happened(args: &Args, disturbed: u64, merged: u64) -> bool {
     args.with.iter().all(|what| match what {
         With::Tracking => true,
-        With::Merge => merged() >= MERGED,
-        _ => outcome.disturbed > 0,
+        With::Merge => merged >= MERGED,
+        _ => disturbed > 0,
     })
 }
 
@@ -768,7 +772,7 @@ fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Resul
         outcome.disturbed,
         outcome.log_lacks,
         outcome.set_lacks,
-        merged(),
+        outcome.merged,
         outcome.huge,
     )?;
     ensure!(wrong == 0, "{wrong} samples are false");
@@ -804,7 +808,10 @@ fn report(args: &Args, guest: &Guest, outcome: &Outcome, stamped: bool) -> Resul
         "{} pages were never found",
         of - found
     );
-    ensure!(happened(args, outcome), "nothing else happened");
+    ensure!(
+        happened(args, outcome.disturbed, outcome.merged),
+        "nothing else happened"
+    );
     ensure!(!args.uniform || chi < 5000, "the samples are not uniform");
     let off = outcome.rate.abs_diff(args.rate.into()) * 100;
     ensure!(

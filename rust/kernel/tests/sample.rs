@@ -551,7 +551,7 @@ fn a_batch_that_was_held_up_is_let_off() {
         seen.batches += want.min(1);
         (want, seen.now_ns - began)
     };
-    let again = std::iter::repeat_with(&mut wants).find(|(want, _)| *want > 0);
+    let again = (0..1000).map(|_| wants()).find(|(want, _)| *want > 0);
     let (_, after) = again.expect("nothing is taken away any more");
     assert!(
         (SECOND / 2..3 * SECOND).contains(&after),
@@ -560,6 +560,47 @@ fn a_batch_that_was_held_up_is_let_off() {
     while wants().1 < 60 * SECOND {}
     let over = seen.spent_ns() - held_up;
     assert!(over <= seen.guest_ns / 100, "{seen:?}");
+}
+
+/// What was earned and spent with one budget is not priced by another.
+#[test]
+fn a_change_of_the_budget_settles_nothing() {
+    let guest = Guest {
+        touches: at_once,
+        fault_ns: 20_000,
+        batch_ns: 50_000,
+        other: 0,
+    };
+    for (before, after) in [(500_000, 10_000), (10_000, 500_000)] {
+        let params = |budget_ppm| Params {
+            rate: 1_000_000,
+            budget_ppm,
+            ..PARAMS
+        };
+        let mut sampler = Sampler::new(7, params(before));
+        let mut seen = run(&guest, &mut sampler, before.into(), 20, 3).seen;
+        sampler.change(params(after));
+        let spent = seen.spent_ns();
+        let mut wants = || {
+            seen.now_ns += SECOND / 100;
+            seen.guest_ns = seen.now_ns;
+            let now_ns = EPOCH + seen.now_ns;
+            let want = sampler.plan(&Seen { now_ns, ..seen }).want;
+            seen.armed += want;
+            seen.taken += want;
+            seen.fault_ns += want * guest.fault_ns;
+            seen.batch_ns += want.min(1) * guest.batch_ns;
+            seen.batches += want.min(1);
+            want
+        };
+        let soon = (0..20).any(|_| wants() > 0);
+        assert!(soon, "sampling stopped when {before} became {after}");
+        for _ in 20..100 {
+            wants();
+        }
+        let ppm = (seen.spent_ns() - spent) / (SECOND / 1_000_000);
+        assert!(ppm <= u64::from(after) + 20_000, "{ppm} ppm");
+    }
 }
 
 #[test]

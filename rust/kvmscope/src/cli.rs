@@ -143,8 +143,8 @@ Examples:
 Pages lose their access, by the VM's extended page tables, and the first access to
 each is a sample. So a sample says that a page was accessed since it was armed, and
 the heat of a region, a sum of its samples that halves with each half-life, how many
-of its pages are in use. The guest is slowed down by no more than the budget: the
-rate yields.
+of its pages are in use. The guest is slowed down by no more than the budget,
+but for what is held up by something else: the rate yields.
 
 It prints the VM's memory slots, which say where its process has a page of the
 guest's, and a line for each sample; with --heat a table of regions. Ctrl-C ends it,
