@@ -13,9 +13,11 @@ trap 'rm -rf $tmp' EXIT
 [ -d $scope ] || { echo "Bail out! no $scope: is KVM loaded, with CONFIG_KVM_SCOPE?"; exit 1; }
 if grep -qw vmx /proc/cpuinfo; then isa=vmx vendor=intel; else isa=svm vendor=amd; fi
 
-# load_vendor: its module, after rmmod, as it was loaded first.
+# load_vendor [PARAMETER=VALUE]...: its module, after rmmod, as it was loaded first but for these.
 apicv=$(cat "/sys/module/kvm_$vendor/parameters/enable_apicv" 2>/dev/null)
-load_vendor() { insmod "/lib/modules/kvm-$vendor.ko" ${apicv:+"enable_apicv=$apicv"}; }
+load_vendor() { insmod "/lib/modules/kvm-$vendor.ko" ${apicv:+"enable_apicv=$apicv"} "$@"; }
+# reload [PARAMETER=VALUE]...: the same, from the one that is loaded.
+reload() { rmmod "kvm_$vendor" && load_vendor "$@"; }
 
 # set_knob NAME WORD
 set_knob() { echo "$2" >"$scope/$1"; }

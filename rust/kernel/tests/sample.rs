@@ -368,6 +368,29 @@ fn run(guest: &Guest, sampler: &mut Sampler, budget_ppm: u64, seconds: u64, seed
     }
 }
 
+/// Touches all that is taken away; what it costs is as on a usual machine.
+const BUSY: Guest = Guest {
+    touches: at_once,
+    fault_ns: 20_000,
+    batch_ns: 50_000,
+    other: 0,
+};
+
+/// A hundredth of a second of it: what is taken away is accessed by then.
+/// Returns how much that is.
+fn a_hundredth(sampler: &mut Sampler, seen: &mut Seen) -> u64 {
+    seen.now_ns += SECOND / 100;
+    seen.guest_ns = seen.now_ns;
+    let now_ns = EPOCH + seen.now_ns;
+    let want = sampler.plan(&Seen { now_ns, ..*seen }).want;
+    seen.armed += want;
+    seen.taken += want;
+    seen.fault_ns += want * BUSY.fault_ns;
+    seen.batch_ns += want.min(1) * BUSY.batch_ns;
+    seen.batches += want.min(1);
+    want
+}
+
 fn at_once(random: &mut Random) -> Option<u64> {
     Some(random.below(1_000_000))
 }
@@ -420,12 +443,6 @@ fn the_rate_is_what_was_asked_for() {
 fn the_budget_holds_the_rate_down() {
     // 1 % of the time is 10 ms a second: at twice 20 us a fault, 250 samples less
     // what batches take.
-    let guest = Guest {
-        touches: at_once,
-        fault_ns: 20_000,
-        batch_ns: 50_000,
-        other: 0,
-    };
     for (budget_ppm, low, high) in [(10_000, 150, 250), (1000, 12, 25), (100_000, 1500, 2500)] {
         let params = Params {
             rate: 1_000_000,
@@ -433,7 +450,7 @@ fn the_budget_holds_the_rate_down() {
             ..PARAMS
         };
         let mut sampler = Sampler::new(7, params);
-        let ran = run(&guest, &mut sampler, budget_ppm.into(), 20, 3);
+        let ran = run(&BUSY, &mut sampler, budget_ppm.into(), 20, 3);
         let rate = ran.seen.taken / 20;
         assert!((low..=high).contains(&rate), "{rate} with {budget_ppm}");
         let now = sampler.plan(&ran.seen).rate_now;
@@ -519,45 +536,26 @@ fn a_batch_that_was_held_up_is_not_the_last() {
 /// take is not.
 #[test]
 fn a_batch_that_was_held_up_is_let_off() {
-    let guest = Guest {
-        touches: at_once,
-        fault_ns: 20_000,
-        batch_ns: 50_000,
-        other: 0,
-    };
     let params = Params {
         rate: 1_000_000,
         budget_ppm: 10_000,
         ..PARAMS
     };
     let mut sampler = Sampler::new(7, params);
-    let mut seen = run(&guest, &mut sampler, 10_000, 20, 3).seen;
+    let mut seen = run(&BUSY, &mut sampler, 10_000, 20, 3).seen;
     let held_up = SECOND;
     seen.batch_ns += held_up;
     let began = seen.now_ns;
-    let mut wants = || {
-        seen.now_ns += SECOND / 100;
-        seen.guest_ns = seen.now_ns;
-        let want = sampler
-            .plan(&Seen {
-                now_ns: EPOCH + seen.now_ns,
-                ..seen
-            })
-            .want;
-        seen.armed += want;
-        seen.taken += want;
-        seen.fault_ns += want * guest.fault_ns;
-        seen.batch_ns += want.min(1) * guest.batch_ns;
-        seen.batches += want.min(1);
-        (want, seen.now_ns - began)
-    };
-    let again = (0..1000).map(|_| wants()).find(|(want, _)| *want > 0);
-    let (_, after) = again.expect("nothing is taken away any more");
+    let again = (0..1000).any(|_| a_hundredth(&mut sampler, &mut seen) > 0);
+    assert!(again, "nothing is taken away any more");
+    let after = seen.now_ns - began;
     assert!(
         (SECOND / 2..3 * SECOND).contains(&after),
         "after {after} ns"
     );
-    while wants().1 < 60 * SECOND {}
+    while seen.now_ns - began < 60 * SECOND {
+        a_hundredth(&mut sampler, &mut seen);
+    }
     let over = seen.spent_ns() - held_up;
     assert!(over <= seen.guest_ns / 100, "{seen:?}");
 }
@@ -565,12 +563,6 @@ fn a_batch_that_was_held_up_is_let_off() {
 /// What was earned and spent with one budget is not priced by another.
 #[test]
 fn a_change_of_the_budget_settles_nothing() {
-    let guest = Guest {
-        touches: at_once,
-        fault_ns: 20_000,
-        batch_ns: 50_000,
-        other: 0,
-    };
     for (before, after) in [(500_000, 10_000), (10_000, 500_000)] {
         let params = |budget_ppm| Params {
             rate: 1_000_000,
@@ -578,25 +570,13 @@ fn a_change_of_the_budget_settles_nothing() {
             ..PARAMS
         };
         let mut sampler = Sampler::new(7, params(before));
-        let mut seen = run(&guest, &mut sampler, before.into(), 20, 3).seen;
+        let mut seen = run(&BUSY, &mut sampler, before.into(), 20, 3).seen;
         sampler.change(params(after));
         let spent = seen.spent_ns();
-        let mut wants = || {
-            seen.now_ns += SECOND / 100;
-            seen.guest_ns = seen.now_ns;
-            let now_ns = EPOCH + seen.now_ns;
-            let want = sampler.plan(&Seen { now_ns, ..seen }).want;
-            seen.armed += want;
-            seen.taken += want;
-            seen.fault_ns += want * guest.fault_ns;
-            seen.batch_ns += want.min(1) * guest.batch_ns;
-            seen.batches += want.min(1);
-            want
-        };
-        let soon = (0..20).any(|_| wants() > 0);
+        let soon = (0..20).any(|_| a_hundredth(&mut sampler, &mut seen) > 0);
         assert!(soon, "sampling stopped when {before} became {after}");
         for _ in 20..100 {
-            wants();
+            a_hundredth(&mut sampler, &mut seen);
         }
         let ppm = (seen.spent_ns() - spent) / (SECOND / 1_000_000);
         assert!(ppm <= u64::from(after) + 20_000, "{ppm} ppm");
